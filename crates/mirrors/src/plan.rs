@@ -1,0 +1,93 @@
+//! The answer: mirrors in order.
+
+use std::net::IpAddr;
+
+use countersign_reference::Reference;
+use countersign_site::{HostPort, RegistryUrl, Scheme, Site, Source};
+
+/// What a runtime asks for images of one host, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Who is asked, first to last.
+    pub mirrors: Vec<Mirror>,
+    /// Where the runtime goes last although nothing names it: the image's own host. Nobody
+    /// here ever dials it.
+    pub falls_back_to: Option<String>,
+    /// What is wrong with the rules.
+    pub findings: Vec<Finding>,
+}
+
+/// A server that is asked for images of a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// What people call it.
+    pub name: String,
+    /// Where its API is rooted.
+    pub url: RegistryUrl,
+    /// Whether tags are resolved here; content is fetched from every mirror.
+    pub resolve: bool,
+    /// CA certificates that its own is checked with.
+    pub ca: Vec<Source>,
+    /// Client certificates, each with its key.
+    pub client: Vec<(Source, Source)>,
+    /// Whether its certificate is not checked at all.
+    pub skip_verify: bool,
+    /// Headers of every request.
+    pub headers: Vec<(String, String)>,
+    /// Where to dial; name resolution is used where there are none.
+    pub addresses: Vec<IpAddr>,
+    /// Hosts that it may send us to, for blobs and tokens.
+    pub allow_hosts: Vec<HostPort>,
+    /// The `ns` query: the host that the image names, where it is another one.
+    pub namespace: Option<String>,
+}
+
+/// Something about mirror rules that an operator should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad.
+    pub severity: Severity,
+    /// Which file or directory.
+    pub at: String,
+    /// What is the matter, and the cure.
+    pub message: String,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Some release of the runtime, or some reader, will be surprised.
+    Warning,
+    /// Pulls leave the site.
+    FailOpen,
+}
+
+/// The plan of a Site for images of this host; no mirrors where the Site does not name it.
+pub fn of_site(site: &Site, image: &Reference) -> Plan {
+    if !site.rewrite.rewriter.is_local(image) {
+        return Plan::default();
+    }
+    let mirrors = site.registry.endpoints.iter().map(|endpoint| Mirror {
+        name: endpoint.name.clone(),
+        url: endpoint.url.clone(),
+        resolve: true,
+        ca: endpoint.ca.iter().cloned().collect(),
+        client: Vec::new(),
+        skip_verify: false,
+        headers: Vec::new(),
+        addresses: endpoint.addresses.clone(),
+        allow_hosts: endpoint.allow_hosts.clone(),
+        namespace: namespace(&endpoint.url, &site.registry.name),
+    });
+    Plan { mirrors: mirrors.collect(), falls_back_to: None, findings: Vec::new() }
+}
+
+/// `ns` is sent iff the server is not the host that the image names (containerd `addNamespace`).
+pub(crate) fn namespace(url: &RegistryUrl, host: &str) -> Option<String> {
+    let own = match (url.at.port, url.scheme) {
+        (443, Scheme::Https) | (80, Scheme::Http) => host == url.at.host || host == url.at.to_string(),
+        _ => host == url.at.to_string(),
+    };
+    let hub = host == "docker.io" && url.at.host == "registry-1.docker.io";
+    (!own && !hub).then(|| host.to_owned())
+}

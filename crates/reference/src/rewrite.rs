@@ -1,0 +1,291 @@
+//! The one mapping from the names that people write to the site's logical registry.
+
+use std::collections::BTreeMap;
+
+use crate::digest::shown;
+use crate::parse::ipv6;
+use crate::{ParseError, Reference};
+
+/// Maps references into one logical registry and back.
+///
+/// | written | stored |
+/// |---|---|
+/// | `quay.io/a/b:1` | `registry.local/quay.io/a/b:1` |
+/// | `nginx` | `registry.local/docker.io/library/nginx:latest` |
+/// | `host:5000/x:1` | `registry.local/host_5000/x:1` |
+/// | `[::1]:5000/x:1` | `registry.local/ip6_0_0_0_0_0_0_0_1_5000/x:1` |
+/// | `registry.local/a/b:1` | unchanged |
+///
+/// An alias replaces the host by a path of its own: with `dtr.dev.cray.com: ""` the image
+/// `dtr.dev.cray.com/x/y:1` is stored as `registry.local/x/y:1`. A host that is another
+/// spelling of the logical registry (`registry.local:5000`) is such an alias, too.
+///
+/// A domain may not contain `_`, so the written forms of ports and addresses collide with
+/// no host name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rewriter {
+    registry: String,
+    aliases: BTreeMap<String, String>,
+}
+
+impl Rewriter {
+    /// `registry` is the logical name; `aliases` maps a host to the path that stands for it,
+    /// an empty path being the root of the registry.
+    pub fn new(registry: &str, aliases: &BTreeMap<String, String>) -> Result<Self, RewriterError> {
+        let host = |text: &str| {
+            Reference::from_parts(text, "x", None, None)
+                .map(|r| r.host())
+                .map_err(|error| RewriterError::Host { host: shown(text), error })
+        };
+        let registry = host(registry)?;
+        let mut mapped = BTreeMap::new();
+        for (from, path) in aliases {
+            let key = host(from)?;
+            if key == registry {
+                return Err(RewriterError::AliasOfItself(key));
+            }
+            if !path.is_empty() {
+                Reference::from_parts(&registry, path, None, None).map_err(|error| RewriterError::Path {
+                    host: shown(from),
+                    path: shown(path),
+                    error,
+                })?;
+            }
+            if mapped.insert(key.clone(), path.clone()).is_some() {
+                return Err(RewriterError::Twice(key));
+            }
+        }
+        Ok(Self { registry, aliases: mapped })
+    }
+
+    /// The logical registry's name.
+    pub fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    /// Whether the reference is already in the logical registry.
+    pub fn is_local(&self, reference: &Reference) -> bool {
+        reference.host() == self.registry
+    }
+
+    /// The reference under which the site serves this image.
+    ///
+    /// Tag and digest are kept, `latest` is written out, and the result is its own rewriting.
+    pub fn rewrite(&self, reference: &Reference) -> Result<Reference, RewriteError> {
+        let host = reference.host();
+        let path = if host == self.registry {
+            reference.path().to_owned()
+        } else {
+            let prefix = self.aliases.get(&host).cloned().unwrap_or_else(|| path_of_host(&host));
+            if prefix.is_empty() {
+                reference.path().to_owned()
+            } else {
+                format!("{prefix}/{}", reference.path())
+            }
+        };
+        Reference::from_parts(&self.registry, &path, reference.tag(), reference.digest().cloned())
+            .map(Reference::with_default_tag)
+            .map_err(|error| RewriteError { reference: reference.to_string(), error })
+    }
+
+    /// The name that a reference of the logical registry stood for before it was rewritten,
+    /// where its path says so: `registry.local/quay.io/a` came from `quay.io/a`.
+    pub fn origin(&self, reference: &Reference) -> Option<Reference> {
+        if !self.is_local(reference) {
+            return None;
+        }
+        let path = reference.path();
+        let aliased = self.aliases.iter().find_map(|(host, prefix)| {
+            let rest = path.strip_prefix(prefix.as_str())?.strip_prefix('/')?;
+            (!prefix.is_empty()).then_some((host.clone(), rest))
+        });
+        let (host, rest) = aliased.or_else(|| {
+            let (first, rest) = path.split_once('/')?;
+            Some((host_of_path(first)?, rest))
+        })?;
+        Reference::from_parts(&host, rest, reference.tag(), reference.digest().cloned()).ok()
+    }
+}
+
+/// A host as one part of a path: `:5000` becomes `_5000`, an IPv6 address its eight groups.
+fn path_of_host(host: &str) -> String {
+    let Some((address, port)) = ipv6(host) else { return host.replace(':', "_") };
+    let groups = address.segments().map(|group| format!("{group:x}")).join("_");
+    format!("ip6_{groups}{}", port.replace(':', "_"))
+}
+
+/// The inverse of [`path_of_host`], where the part can have come from a host.
+fn host_of_path(part: &str) -> Option<String> {
+    if let Some(groups) = part.strip_prefix("ip6_") {
+        let groups: Vec<&str> = groups.split('_').collect();
+        let (address, port) = groups.split_at_checked(8)?;
+        let mut segments = [0_u16; 8];
+        for (segment, text) in segments.iter_mut().zip(address) {
+            *segment = u16::from_str_radix(text, 16).ok()?;
+        }
+        let address = std::net::Ipv6Addr::from(segments);
+        return match port {
+            [] => Some(format!("[{address}]")),
+            [port] => Some(format!("[{address}]:{port}")),
+            _ => None,
+        };
+    }
+    match part.rsplit_once('_') {
+        Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => {
+            Some(format!("{host}:{port}"))
+        }
+        Some(_) => None,
+        None => (part.contains('.') || part == "localhost").then(|| part.to_owned()),
+    }
+}
+
+/// Why the names of a mapping are not usable.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RewriterError {
+    /// Not a registry host.
+    #[error("`{host}` is not a registry host: {error}")]
+    Host {
+        /// As written.
+        host: String,
+        /// What is wrong with it.
+        error: ParseError,
+    },
+    /// The path of an alias is not one.
+    #[error("alias `{host}`: `{path}` is not a repository path: {error}")]
+    Path {
+        /// The alias.
+        host: String,
+        /// As written.
+        path: String,
+        /// What is wrong with it.
+        error: ParseError,
+    },
+    /// The logical registry maps to itself already.
+    #[error("alias `{0}` is the logical registry itself")]
+    AliasOfItself(String),
+    /// Two spellings of one host.
+    #[error("alias `{0}` stands twice")]
+    Twice(String),
+}
+
+/// The rewritten name would not be a reference; today only because it is too long.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{reference}` cannot be named in the site's registry: {error}")]
+pub struct RewriteError {
+    /// As it was asked for.
+    pub reference: String,
+    /// What is wrong with the result.
+    pub error: ParseError,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn rewriter() -> Rewriter {
+        let aliases = [("dtr.dev.cray.com", ""), ("registry.local:5000", ""), ("old.example", "vendor/old")];
+        let aliases = aliases.map(|(a, b)| (a.to_owned(), b.to_owned())).into();
+        Rewriter::new("registry.local", &aliases).unwrap()
+    }
+
+    fn check(written: &str, stored: &str) {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let (written, stored) = (written.replace("<D>", &digest), stored.replace("<D>", &digest));
+        let found = rewriter().rewrite(&Reference::parse(&written).unwrap()).unwrap();
+        assert_eq!(found.to_string(), stored, "{written}");
+    }
+
+    #[test]
+    fn the_wanted_column() {
+        check("quay.io/a/b:1", "registry.local/quay.io/a/b:1");
+        check("registry.local/quay.io/a/b:1", "registry.local/quay.io/a/b:1");
+        check("nginx", "registry.local/docker.io/library/nginx:latest");
+        check("docker.io/library/alpine:3", "registry.local/docker.io/library/alpine:3");
+        check("index.docker.io/alpine:3", "registry.local/docker.io/library/alpine:3");
+        check("dtr.dev.cray.com/x/y:1", "registry.local/x/y:1");
+        check("old.example/x:1", "registry.local/vendor/old/x:1");
+        check("a.b/c:1@<D>", "registry.local/a.b/c:1@<D>");
+        check("a.b/c@<D>", "registry.local/a.b/c@<D>");
+        check("host:5000/x:1", "registry.local/host_5000/x:1");
+        check("registry.local:5000/x:1", "registry.local/x:1");
+        check("[::1]:5000/x:1", "registry.local/ip6_0_0_0_0_0_0_0_1_5000/x:1");
+        check("localhost/x:1", "registry.local/localhost/x:1");
+    }
+
+    #[test]
+    fn t21_no_host_is_another_by_prefix_case_or_port() {
+        check("registry.local.evil.com/x:1", "registry.local/registry.local.evil.com/x:1");
+        check("registry.loc/x:1", "registry.local/registry.loc/x:1");
+        check("Registry.Local/x:1", "registry.local/x:1");
+        check("registry.local:443/x:1", "registry.local/x:1");
+        check("registry.local:8443/x:1", "registry.local/registry.local_8443/x:1");
+        check("xdtr.dev.cray.com/x:1", "registry.local/xdtr.dev.cray.com/x:1");
+        assert!(Reference::parse("registry.local:5000@evil/x").is_err());
+    }
+
+    #[test]
+    fn origins() {
+        for (stored, origin) in [
+            ("registry.local/quay.io/a/b:1", Some("quay.io/a/b:1")),
+            ("registry.local/docker.io/library/nginx:1", Some("docker.io/library/nginx:1")),
+            ("registry.local/host_5000/x:1", Some("host:5000/x:1")),
+            ("registry.local/ip6_0_0_0_0_0_0_0_1_5000/x:1", Some("[::1]:5000/x:1")),
+            ("registry.local/vendor/old/x:1", Some("old.example/x:1")),
+            ("registry.local/localhost/x:1", Some("localhost/x:1")),
+            ("registry.local/csm/x:1", None),
+            ("registry.local/nginx", None),
+            ("quay.io/quay.io/x", None),
+        ] {
+            let found = rewriter().origin(&Reference::parse(stored).unwrap()).map(|r| r.to_string());
+            assert_eq!(found.as_deref(), origin, "{stored}");
+        }
+    }
+
+    #[test]
+    fn too_long_is_an_error_with_the_name_in_it() {
+        let long = Reference::parse(&format!("quay.io/{}", "a".repeat(255))).unwrap();
+        let error = rewriter().rewrite(&long).unwrap_err().to_string();
+        assert!(error.contains("255 bytes") && error.contains("quay.io/aaa"), "{error}");
+    }
+
+    #[test]
+    fn aliases_are_checked() {
+        let check = |from: &str, to: &str| {
+            Rewriter::new("registry.local", &[(from.to_owned(), to.to_owned())].into())
+        };
+        assert!(matches!(check("registry.local:443", ""), Err(RewriterError::AliasOfItself(_))));
+        assert!(matches!(check("a.b/c", ""), Err(RewriterError::Host { .. })));
+        assert!(matches!(check("a.b", "/x"), Err(RewriterError::Path { .. })));
+    }
+
+    proptest! {
+        /// R1, T-21: every result is in our registry, is its own rewriting and keeps tag and digest.
+        #[test]
+        fn rewriting_is_idempotent_and_local(
+            host in "([a-zA-Z0-9]([a-zA-Z0-9-]{0,5}[a-zA-Z0-9])?\\.){0,2}[a-zA-Z0-9]{1,8}(:[0-9]{1,5})?|\\[[0-9a-f:]{2,12}\\]|",
+            path in "[a-z0-9]{1,8}(/[a-z0-9]{1,8}(_|-{1,2}|\\.)[a-z0-9]{1,4}){0,2}",
+            tag in proptest::option::of("[A-Za-z0-9_][A-Za-z0-9_.-]{0,10}"),
+            digest in any::<bool>(),
+        ) {
+            let mut text = if host.is_empty() { path } else { format!("{host}/{path}") };
+            if let Some(tag) = &tag { text = format!("{text}:{tag}"); }
+            if digest { text = format!("{text}@sha256:{}", "0".repeat(64)); }
+            if let Ok(reference) = Reference::parse(&text) {
+                let rewriter = rewriter();
+                let once = rewriter.rewrite(&reference).unwrap();
+                prop_assert_eq!(once.domain(), "registry.local");
+                prop_assert_eq!(once.digest(), reference.digest());
+                prop_assert_eq!(once.tag(), reference.effective_tag());
+                let read = Reference::parse(&once.to_string()).unwrap();
+                prop_assert_eq!(&read, &once);
+                prop_assert_eq!(&rewriter.rewrite(&read).unwrap(), &once);
+                if !rewriter.is_local(&reference) && !rewriter.aliases.contains_key(&reference.host()) && reference.host().contains(['.', ':']) {
+                    let origin = rewriter.origin(&once).unwrap();
+                    prop_assert_eq!(origin.path(), reference.path());
+                }
+            }
+        }
+    }
+}

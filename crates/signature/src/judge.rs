@@ -1,0 +1,199 @@
+//! Judges signatures one by one until the attestors are satisfied.
+
+use std::collections::BTreeSet;
+
+use countersign_reference::Digest;
+use countersign_verdict::{Check, Code, Format};
+
+use crate::material::{Flaw, Limits, Material};
+use crate::trust::{Entry, Set, Trust};
+
+/// A value that a check of this crate stands behind. Nothing else can make one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified<T>(T);
+
+impl<T> Verified<T> {
+    /// The value.
+    pub fn get(&self) -> &T {
+        &self.0
+    }
+}
+
+/// A signature and where it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// An endpoint, or `evidence`.
+    pub at: String,
+    /// Which artifact, in words for people.
+    pub artifact: String,
+    /// The bytes.
+    pub material: Material,
+}
+
+/// What satisfied the attestors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signatures {
+    /// The digest that was signed.
+    pub digest: Digest,
+    /// Fingerprints of the keys that signed.
+    pub keys: Vec<String>,
+    /// The format of the signature that completed the proof.
+    pub format: Format,
+    /// Where that one was read.
+    pub source: String,
+    /// The signatures themselves, to be kept: they can be judged again at any time.
+    pub materials: Vec<Material>,
+}
+
+/// Judges signatures of one image by one trust.
+pub struct Judge<'a> {
+    trust: &'a Trust,
+    image: &'a Digest,
+    limits: Limits,
+    operations: usize,
+    seen: usize,
+    /// Which of the trust's keys have signed.
+    signed: BTreeSet<usize>,
+    useful: Vec<Material>,
+    checks: Vec<Check>,
+}
+
+impl<'a> Judge<'a> {
+    /// A judge who has seen nothing yet.
+    pub fn new(trust: &'a Trust, image: &'a Digest, limits: Limits) -> Self {
+        Self {
+            trust,
+            image,
+            limits,
+            operations: 0,
+            seen: 0,
+            signed: BTreeSet::new(),
+            useful: Vec::new(),
+            checks: Vec::new(),
+        }
+    }
+
+    /// Judges one more signature; the answer once the attestors are satisfied.
+    pub fn add(&mut self, located: &Located) -> Option<Verified<Signatures>> {
+        self.seen += 1;
+        match self.weigh(&located.material) {
+            Ok(keys) => {
+                let names: Vec<_> = keys.iter().map(|key| self.fingerprint(*key)).collect();
+                self.note(located, Code::SignatureValid, format!("made by key {}", names.join(", ")));
+                self.signed.extend(keys);
+                self.useful.push(located.material.clone());
+            }
+            Err(flaw) => self.note(located, flaw.code, flaw.detail),
+        }
+        if !self.trust.sets.iter().all(|set| self.satisfied(set)) {
+            return None;
+        }
+        let keys: BTreeSet<String> = self.signed.iter().map(|key| self.fingerprint(*key)).collect();
+        Some(Verified(Signatures {
+            digest: self.image.clone(),
+            keys: keys.into_iter().collect(),
+            format: located.material.format(),
+            source: located.at.clone(),
+            materials: self.useful.clone(),
+        }))
+    }
+
+    /// What was found so far, one check for each signature.
+    pub fn checks(&self) -> &[Check] {
+        &self.checks
+    }
+
+    /// How many signatures were seen.
+    pub fn seen(&self) -> usize {
+        self.seen
+    }
+
+    /// Whether a limit was reached: then nothing can be said of the image.
+    pub fn exhausted(&self) -> bool {
+        self.checks.iter().any(|check| check.code == Code::LimitReached)
+    }
+
+    /// Whether some signatures were good, and not enough of them.
+    pub fn too_few(&self) -> bool {
+        !self.signed.is_empty()
+    }
+
+    /// The keys that made this signature, with the annotations that go with each.
+    fn weigh(&mut self, material: &Material) -> Result<Vec<usize>, Flaw> {
+        if self.seen > self.limits.signatures {
+            return Err(Flaw::new(
+                Code::LimitReached,
+                format!("more than {} signatures", self.limits.signatures),
+            ));
+        }
+        let candidate = material.read(self.image, &self.limits)?;
+        let hinted = |index: &usize| {
+            let key = &self.trust.keys[*index].key;
+            usize::from(candidate.hint.as_ref().is_none_or(|hint| *hint != key.hint()))
+        };
+        let mut order: Vec<usize> = (0..self.trust.keys.len()).collect();
+        if candidate.hint.is_some() {
+            order.sort_by_key(hinted);
+        }
+        let mut lacking = None;
+        let mut found: Vec<usize> = Vec::new();
+        let mut maker: Option<&Digest> = None;
+        for index in order {
+            let trusted = &self.trust.keys[index];
+            let same_key = maker == Some(trusted.key.fingerprint());
+            if maker.is_some() && !same_key {
+                continue;
+            }
+            if !same_key {
+                self.operations += trusted.key.operations();
+                if self.operations > self.limits.operations {
+                    let detail = format!("more than {} signature operations", self.limits.operations);
+                    return Err(Flaw::new(Code::LimitReached, detail));
+                }
+                if !trusted.key.verifies(&candidate.signed, &candidate.signature) {
+                    continue;
+                }
+                maker = Some(trusted.key.fingerprint());
+            }
+            match trusted.annotations.iter().find(|(k, v)| candidate.annotations.get(*k) != Some(*v)) {
+                None => found.push(index),
+                Some((key, value)) => lacking = Some(format!("the signed payload has no `{key}: {value}`")),
+            }
+        }
+        match (found.is_empty(), lacking) {
+            (false, _) => Ok(found),
+            (true, Some(detail)) => Err(Flaw::new(Code::AnnotationMismatch, detail)),
+            (true, None) => {
+                let count = self.trust.key_count();
+                let whose =
+                    if count == 1 { "the policy's key".to_owned() } else { format!("any of {count} keys") };
+                Err(Flaw::new(Code::KeyMismatch, format!("not made by {whose}")))
+            }
+        }
+    }
+
+    /// Keys are counted by what they are, not by how often they are named or have signed.
+    fn satisfied(&self, set: &Set) -> bool {
+        let mut keys = BTreeSet::new();
+        let mut sets = 0;
+        for entry in &set.entries {
+            match entry {
+                Entry::Key(index) if self.signed.contains(index) => {
+                    keys.insert(self.trust.keys[*index].key.fingerprint());
+                }
+                Entry::Set(inner) if self.satisfied(inner) => sets += 1,
+                _ => {}
+            }
+        }
+        keys.len() + sets >= set.count
+    }
+
+    fn fingerprint(&self, key: usize) -> String {
+        self.trust.keys[key].key.fingerprint().to_string()
+    }
+
+    fn note(&mut self, located: &Located, code: Code, detail: String) {
+        let artifact = format!("{} ({})", located.artifact, located.material.format());
+        self.checks.push(Check::new(&located.at, artifact, code, detail));
+    }
+}

@@ -1,0 +1,64 @@
+//! cosign's simple-signing payload (cosign `SIGNATURE_SPEC.md`, sigstore `payload.go`).
+
+use std::collections::BTreeMap;
+
+use countersign_reference::Digest;
+use countersign_verdict::Code;
+use serde::Deserialize;
+
+use crate::material::{Candidate, Flaw, SIGNATURE_ANNOTATION, base64};
+
+/// `critical.type` of an image signature. Without this check any JSON that the same key has
+/// signed and that happens to have these fields would pass.
+pub(crate) const TYPE: &str = "cosign container image signature";
+
+#[derive(Deserialize)]
+struct Payload {
+    critical: Critical,
+    #[serde(default)]
+    optional: Option<BTreeMap<String, serde_json::Value>>,
+}
+
+#[derive(Deserialize)]
+struct Critical {
+    image: Image,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+#[derive(Deserialize)]
+struct Image {
+    #[serde(rename = "docker-manifest-digest")]
+    digest: String,
+}
+
+/// Reads a `.sig` layer. Field order and white space are not canonical, so the signature is
+/// over the bytes as they are.
+pub(crate) fn read(
+    payload: &[u8],
+    annotations: &BTreeMap<String, String>,
+    image: &Digest,
+) -> Result<Candidate, Flaw> {
+    let signature = annotations
+        .get(SIGNATURE_ANNOTATION)
+        .ok_or_else(|| Flaw::malformed(format!("the layer has no annotation `{SIGNATURE_ANNOTATION}`")))?;
+    let signature = base64(signature).filter(|raw| !raw.is_empty());
+    let signature = signature.ok_or_else(|| Flaw::malformed("the signature is not base64"))?;
+    let parsed: Payload = serde_json::from_slice(payload)
+        .map_err(|error| Flaw::malformed(format!("the payload is not a signature payload: {error}")))?;
+    if parsed.critical.kind != TYPE {
+        let kind: String = parsed.critical.kind.chars().take(60).collect();
+        return Err(Flaw::new(Code::WrongType, format!("the payload is of type `{kind}`")));
+    }
+    let digest = Digest::parse(&parsed.critical.image.digest)
+        .map_err(|error| Flaw::malformed(format!("the payload's digest: {error}")))?;
+    if digest != *image {
+        return Err(Flaw::new(Code::DigestMismatch, format!("it signs {digest}")));
+    }
+    let annotations = parsed.optional.unwrap_or_default();
+    let annotations = annotations.into_iter().filter_map(|(key, value)| match value {
+        serde_json::Value::String(text) => Some((key, text)),
+        _ => None,
+    });
+    Ok(Candidate { signed: payload.to_vec(), signature, annotations: annotations.collect(), hint: None })
+}

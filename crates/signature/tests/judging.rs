@@ -1,0 +1,283 @@
+//! What satisfies a policy and what must not, named after the attack where there is one.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeMap;
+
+use countersign_reference::Digest;
+use countersign_signature::sign::{Scheme, Signer};
+use countersign_signature::{Judge, Limits, Located, Material, Trust, TrustError};
+use countersign_verdict::{Attestor, AttestorSet, Attestors, Code, HashAlgorithm, KeyAttestor};
+use serde_json::json;
+
+fn image() -> Digest {
+    Digest::sha256_of(b"an image")
+}
+
+fn signer() -> Signer {
+    Signer::generate(Scheme::EcdsaP256).unwrap()
+}
+
+fn keys(pem: &str, annotations: &[(&str, &str)]) -> Attestor {
+    let annotations = annotations.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    Attestor::Keys(KeyAttestor { pem: pem.to_owned(), hash: HashAlgorithm::Sha256, annotations })
+}
+
+fn set(count: Option<usize>, entries: Vec<Attestor>) -> Attestors {
+    Attestors::new(vec![AttestorSet { count, entries }])
+}
+
+/// The code of each signature, and whether the attestors were satisfied in the end.
+fn judge(attestors: &Attestors, materials: &[Material]) -> (bool, Vec<Code>) {
+    judge_within(attestors, materials, Limits::DEFAULT)
+}
+
+fn judge_within(attestors: &Attestors, materials: &[Material], limits: Limits) -> (bool, Vec<Code>) {
+    let (trust, image) = (Trust::new(attestors).unwrap(), image());
+    let mut judge = Judge::new(&trust, &image, limits);
+    let mut satisfied = false;
+    for material in materials {
+        let located = Located { at: "test".into(), artifact: "signature".into(), material: material.clone() };
+        satisfied = judge.add(&located).is_some();
+    }
+    (satisfied, judge.checks().iter().map(|check| check.code).collect())
+}
+
+fn none() -> BTreeMap<String, String> {
+    BTreeMap::new()
+}
+
+#[test]
+fn every_kind_of_key_signs_in_both_shapes() {
+    let schemes = [
+        Scheme::EcdsaP256,
+        Scheme::EcdsaP384,
+        Scheme::EcdsaP521,
+        Scheme::Rsa2048,
+        Scheme::Rsa4096,
+        Scheme::Rsa3072Pss,
+        Scheme::Ed25519,
+    ];
+    for scheme in schemes {
+        let signer = Signer::generate(scheme).unwrap();
+        let trusted = Attestors::any_of_keys(&signer.public_pem());
+        for material in [signer.cosign_sig(&image(), "a.b/c", &none()), signer.bundle(&image(), &none())] {
+            let material = material.unwrap();
+            let found = judge(&trusted, std::slice::from_ref(&material));
+            assert_eq!(found, (true, vec![Code::SignatureValid]), "{scheme:?} {}", material.format());
+            let other = Attestors::any_of_keys(&Signer::generate(Scheme::EcdsaP256).unwrap().public_pem());
+            assert_eq!(judge(&other, &[material]), (false, vec![Code::KeyMismatch]), "{scheme:?}");
+        }
+    }
+}
+
+#[test]
+fn one_key_of_twenty_is_enough() {
+    let signers: Vec<_> = (0..20).map(|_| signer()).collect();
+    let pem: String = signers.iter().map(Signer::public_pem).collect();
+    let bundle = signers[19].bundle(&image(), &none()).unwrap();
+    assert!(judge(&Attestors::any_of_keys(&pem), &[bundle]).0);
+}
+
+#[test]
+fn t11_a_signature_of_another_image() {
+    let (signer, other) = (signer(), Digest::sha256_of(b"another image"));
+    let trusted = Attestors::any_of_keys(&signer.public_pem());
+    let materials =
+        [signer.cosign_sig(&other, "a.b/c", &none()).unwrap(), signer.bundle(&other, &none()).unwrap()];
+    assert_eq!(judge(&trusted, &materials), (false, vec![Code::DigestMismatch; 2]));
+}
+
+#[test]
+fn t09_an_attestation_is_not_a_signature() {
+    let signer = signer();
+    let statement = |predicate_type: &str, predicate: serde_json::Value| {
+        signer
+            .bundle_of(&json!({
+                "_type": "https://in-toto.io/Statement/v1",
+                "subject": [{ "digest": { "sha256": image().hex() } }],
+                "predicateType": predicate_type,
+                "predicate": predicate,
+            }))
+            .unwrap()
+    };
+    let trusted = Attestors::any_of_keys(&signer.public_pem());
+    let sbom = statement("https://spdx.dev/Document", json!({}));
+    assert_eq!(judge(&trusted, &[sbom]), (false, vec![Code::WrongPredicate]));
+    let sign = "https://sigstore.dev/cosign/sign/v1";
+    assert!(judge(&trusted, &[statement(sign, json!({}))]).0);
+    assert!(judge(&trusted, &[statement(sign, json!(null))]).0);
+    assert_eq!(judge(&trusted, &[statement(sign, json!({"x": 1}))]), (false, vec![Code::UnsupportedFormat]));
+}
+
+#[test]
+fn older_signers_leave_the_predicate_out() {
+    let signer = signer();
+    let bundle = signer.bundle_of(&json!({
+        "_type": "https://in-toto.io/Statement/v0.1",
+        "subject": [{ "digest": { "sha256": image().hex() } }],
+        "predicateType": "https://sigstore.dev/cosign/sign/v1",
+    }));
+    assert!(judge(&Attestors::any_of_keys(&signer.public_pem()), &[bundle.unwrap()]).0);
+}
+
+#[test]
+fn a_signed_blob_that_looks_like_a_payload_is_of_the_wrong_type() {
+    let signer = signer();
+    let payload = json!({"critical": {"type": "atomic container signature",
+        "identity": {"docker-reference": "a.b/c"}, "image": {"docker-manifest-digest": image().to_string()}}});
+    let material = signer.cosign_sig_of(payload.to_string().into_bytes()).unwrap();
+    assert_eq!(
+        judge(&Attestors::any_of_keys(&signer.public_pem()), &[material]),
+        (false, vec![Code::WrongType])
+    );
+}
+
+#[test]
+fn t10_t19b_whatever_cannot_be_read_is_not_accepted() {
+    let signer = signer();
+    let trusted = Attestors::any_of_keys(&signer.public_pem());
+    let Material::Bundle { json } = signer.bundle(&image(), &none()).unwrap() else { unreachable!() };
+    let bundle: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    let changed = |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut bundle = bundle.clone();
+        change(&mut bundle);
+        Material::Bundle { json: bundle.to_string().into_bytes() }
+    };
+    for (change, code) in [
+        (changed(&|b| b["dsseEnvelope"]["payloadType"] = json!("text/plain")), Code::WrongType),
+        (changed(&|b| b["dsseEnvelope"]["signatures"] = json!([])), Code::Malformed),
+        (
+            changed(&|b| b["dsseEnvelope"]["signatures"] = json!([{"sig": "AA=="}, {"sig": "AA=="}])),
+            Code::Malformed,
+        ),
+        (changed(&|b| b["dsseEnvelope"]["signatures"][0]["sig"] = json!("")), Code::Malformed),
+        (changed(&|b| b["dsseEnvelope"]["payload"] = json!("!")), Code::Malformed),
+        (changed(&|b| b["dsseEnvelope"] = json!(null)), Code::UnsupportedFormat),
+        (
+            changed(&|b| b["mediaType"] = json!("application/vnd.dev.sigstore.bundle.v0.4+json")),
+            Code::UnsupportedFormat,
+        ),
+        (
+            changed(&|b| b["verificationMaterial"] = json!({"certificate": {"rawBytes": ""}})),
+            Code::UnsupportedFormat,
+        ),
+        (Material::Bundle { json: json[..json.len() - 9].to_vec() }, Code::Malformed),
+        (Material::Bundle { json: b"<html>".to_vec() }, Code::Malformed),
+        (Material::CosignSig { payload: b"{}".to_vec(), annotations: none() }, Code::Malformed),
+        (signer.cosign_sig_of(vec![0xff, 0xfe]).unwrap(), Code::Malformed),
+    ] {
+        assert_eq!(judge(&trusted, &[change]), (false, vec![code]));
+    }
+}
+
+#[test]
+fn protojson_may_be_snake_case() {
+    let signer = signer();
+    let Material::Bundle { json } = signer.bundle(&image(), &none()).unwrap() else { unreachable!() };
+    let text = String::from_utf8(json).unwrap();
+    let snake = text
+        .replace("mediaType", "media_type")
+        .replace("verificationMaterial", "verification_material")
+        .replace("publicKey", "public_key")
+        .replace("dsseEnvelope", "dsse_envelope")
+        .replace("payloadType", "payload_type");
+    let material = Material::Bundle { json: snake.into_bytes() };
+    assert!(judge(&Attestors::any_of_keys(&signer.public_pem()), &[material]).0);
+}
+
+#[test]
+fn a_flipped_byte_in_the_signed_bytes_is_noticed() {
+    let signer = signer();
+    let trusted = Attestors::any_of_keys(&signer.public_pem());
+    let Material::CosignSig { payload, annotations } = signer.cosign_sig(&image(), "a.b/c", &none()).unwrap()
+    else {
+        unreachable!()
+    };
+    let renamed = String::from_utf8(payload).unwrap().replace("a.b/c", "a.b/d").into_bytes();
+    let material = Material::CosignSig { payload: renamed, annotations };
+    assert_eq!(judge(&trusted, &[material]), (false, vec![Code::KeyMismatch]));
+}
+
+#[test]
+fn t16_t17_thresholds_count_keys() {
+    let (a, b) = (signer(), signer());
+    let both = format!("{}{}", a.public_pem(), b.public_pem());
+    let two = set(Some(2), vec![keys(&both, &[])]);
+    let by_a = a.bundle(&image(), &none()).unwrap();
+    let by_a_again = a.cosign_sig(&image(), "a.b/c", &none()).unwrap();
+    let by_b = b.bundle(&image(), &none()).unwrap();
+    assert!(!judge(&two, &[by_a.clone(), by_a_again]).0, "one key twice");
+    assert!(judge(&two, &[by_a.clone(), by_b]).0);
+    let twice = set(Some(2), vec![keys(&a.public_pem(), &[]), keys(&a.public_pem(), &[])]);
+    assert!(matches!(Trust::new(&twice), Err(TrustError::Count { count: 2, reachable: 1, .. })));
+    let zero = set(Some(0), vec![keys(&a.public_pem(), &[])]);
+    assert!(matches!(Trust::new(&zero), Err(TrustError::Count { count: 0, .. })));
+    let all = set(None, vec![keys(&both, &[])]);
+    assert!(!judge(&all, &[by_a]).0, "without a count all have to sign");
+}
+
+#[test]
+fn all_sets_have_to_hold_and_sets_nest() {
+    let (a, b, c) = (signer(), signer(), signer());
+    let vendor = AttestorSet { count: Some(1), entries: vec![keys(&a.public_pem(), &[])] };
+    let site = AttestorSet {
+        count: Some(1),
+        entries: vec![Attestor::Set(AttestorSet {
+            count: Some(1),
+            entries: vec![keys(&b.public_pem(), &[]), keys(&c.public_pem(), &[])],
+        })],
+    };
+    let attestors = Attestors::new(vec![vendor, site]);
+    let by = |signer: &Signer| signer.bundle(&image(), &none()).unwrap();
+    assert!(!judge(&attestors, &[by(&a)]).0);
+    assert!(!judge(&attestors, &[by(&b), by(&c)]).0);
+    assert!(judge(&attestors, &[by(&a), by(&c)]).0);
+}
+
+#[test]
+fn annotations_have_to_be_in_one_payload() {
+    let signer = signer();
+    let demand = set(Some(1), vec![keys(&signer.public_pem(), &[("env", "prod"), ("team", "db")])]);
+    let with = |pairs: &[(&str, &str)]| {
+        let pairs = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        [signer.cosign_sig(&image(), "a.b/c", &pairs).unwrap(), signer.bundle(&image(), &pairs).unwrap()]
+    };
+    for shape in [0, 1] {
+        let separate = [with(&[("env", "prod")])[shape].clone(), with(&[("team", "db")])[shape].clone()];
+        assert_eq!(judge(&demand, &separate), (false, vec![Code::AnnotationMismatch; 2]));
+        assert!(judge(&demand, &with(&[("env", "prod"), ("team", "db")])[shape..=shape]).0);
+    }
+}
+
+#[test]
+fn t37_limits_are_reached_at_their_edge() {
+    let signer = signer();
+    let trusted = Attestors::any_of_keys(&signer.public_pem());
+    let good = signer.bundle(&image(), &none()).unwrap();
+    let bad = Signer::generate(Scheme::EcdsaP256).unwrap().bundle(&image(), &none()).unwrap();
+    let limits = Limits { signatures: 3, ..Limits::DEFAULT };
+    let many = |n: usize| [vec![bad.clone(); n], vec![good.clone()]].concat();
+    assert!(judge_within(&trusted, &many(2), limits).0);
+    assert_eq!(judge_within(&trusted, &many(3), limits).1.last(), Some(&Code::LimitReached));
+    let limits = Limits { operations: 3, ..Limits::DEFAULT };
+    assert!(judge_within(&trusted, &many(2), limits).0);
+    assert_eq!(judge_within(&trusted, &many(3), limits).1.last(), Some(&Code::LimitReached));
+    let Material::Bundle { json } = &good else { unreachable!() };
+    let limits = Limits { material_bytes: json.len(), ..Limits::DEFAULT };
+    assert!(judge_within(&trusted, std::slice::from_ref(&good), limits).0);
+    let limits = Limits { material_bytes: json.len() - 1, ..Limits::DEFAULT };
+    assert_eq!(judge_within(&trusted, std::slice::from_ref(&good), limits).1, [Code::LimitReached]);
+}
+
+#[test]
+fn keys_that_are_none() {
+    for (pem, why) in [
+        ("", "no PEM block"),
+        ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "CERTIFICATE"),
+        ("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "not RSA of at least 2048"),
+    ] {
+        let error = Trust::new(&Attestors::any_of_keys(pem)).unwrap_err().to_string();
+        assert!(error.contains(why) && error.contains("attestors[0].entries[0].keys"), "{error}");
+    }
+    assert!(matches!(Trust::new(&Attestors::new(vec![])), Err(TrustError::NoKeys)));
+}

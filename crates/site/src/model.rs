@@ -1,0 +1,517 @@
+//! The Site as the rest of the program uses it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use countersign_reference::{Digest, Rewriter};
+
+use crate::document::{API_VERSION, EndpointDocument, KIND, ObjectKey, SiteDocument, SourceDocument, Spec};
+use crate::{HostPort, RegistryUrl, Scheme, parse_duration};
+
+/// `tagFreshness` where none is written.
+const DEFAULT_FRESHNESS: Duration = Duration::from_secs(10);
+/// The most that `tagFreshness` may be.
+const MAX_FRESHNESS: Duration = Duration::from_secs(300);
+/// `stale` where none is written.
+const DEFAULT_STALE: Duration = Duration::from_secs(7 * 86_400);
+
+/// Where images live and whom to trust.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Whether Enforce rules enforce.
+    pub mode: Mode,
+    /// The logical registry and the endpoints that serve it.
+    pub registry: Registry,
+    /// How names are mapped into the logical registry.
+    pub rewrite: Rewrite,
+    /// Keys by name.
+    pub trust: Trust,
+    /// Digests that are never verified.
+    pub revoked: BTreeSet<Digest>,
+    /// How long the digest of a tag is reused before the registry is asked again.
+    pub tag_freshness: Duration,
+    /// How old a tag record may be when no endpoint answers.
+    pub stale: Duration,
+    /// Whether images are stored with their digest.
+    pub pinning: Pinning,
+    /// In which form.
+    pub pin_form: PinForm,
+    /// What exceptions may lift.
+    pub exceptions: ExceptionMode,
+    /// Where exceptions count.
+    pub exception_namespaces: BTreeSet<String>,
+    /// The tier that must not deadlock.
+    pub bootstrap_namespaces: BTreeSet<String>,
+    /// Mirror rules of the past, to be removed from nodes.
+    pub obsolete: Vec<String>,
+    /// What is legal and yet worth a word.
+    pub warnings: Problems,
+}
+
+/// Whether Enforce rules enforce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Policies decide.
+    Enforce,
+    /// Every Enforce acts as Audit: the way out at 3 a.m.
+    Audit,
+}
+
+/// Whether images are stored with their digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pinning {
+    /// Every verified image is, and Enforce demands it.
+    Always,
+    /// As each policy's `mutateDigest` and `verifyDigest` say.
+    Policy,
+    /// None is; endpoints that disagree about a tag are refused.
+    Off,
+}
+
+/// What a pinned image looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PinForm {
+    /// `name:tag@digest`.
+    TagDigest,
+    /// `name@digest`.
+    Digest,
+}
+
+/// What exceptions may lift.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExceptionMode {
+    /// Not image verification, if a pod's author could give it to himself.
+    Strict,
+    /// As Kyverno.
+    Compatible,
+}
+
+/// The logical registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registry {
+    /// The host that stored images name.
+    pub name: String,
+    /// Who serves it, in the order in which they are asked.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// A server of the logical registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// What people call it.
+    pub name: String,
+    /// Where it is.
+    pub url: RegistryUrl,
+    /// Where to dial; name resolution is used where there are none.
+    pub addresses: Vec<IpAddr>,
+    /// The CA certificates that its certificate is checked with.
+    pub ca: Option<Source>,
+    /// Hosts that it may send us to, for blobs and tokens.
+    pub allow_hosts: Vec<HostPort>,
+}
+
+/// How names are mapped into the logical registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rewrite {
+    /// Whether `registry_rewrite` changes anything.
+    pub enabled: bool,
+    /// Whether images in bootstrap namespaces are renamed, too.
+    pub bootstrap: bool,
+    /// The mapping.
+    pub rewriter: Rewriter,
+}
+
+/// Keys by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// Where each key is read from.
+    pub keys: BTreeMap<String, Source>,
+    /// Which of them may sign a bundle's index.
+    pub bundle_keys: Vec<String>,
+}
+
+/// Where some text is read from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// A path; a relative one is relative to the Site's own file.
+    File(String),
+    /// The text itself.
+    Inline(String),
+    /// A Secret in the program's namespace.
+    Secret {
+        /// Its name.
+        name: String,
+        /// The key in it, the usual one where absent.
+        key: Option<String>,
+    },
+    /// A ConfigMap in the program's namespace.
+    ConfigMap {
+        /// Its name.
+        name: String,
+        /// The key in it, the usual one where absent.
+        key: Option<String>,
+    },
+}
+
+/// Something about one field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The field, as `spec.registry.endpoints[0].url`.
+    pub path: String,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+/// All that is wrong with a Site.
+#[derive(Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            let newline = if index == 0 { "" } else { "\n" };
+            write!(f, "{newline}{}: {}", problem.path, problem.message)?;
+        }
+        Ok(())
+    }
+}
+
+impl Problems {
+    fn add(&mut self, path: impl Into<String>, message: impl fmt::Display) {
+        self.0.push(Problem { path: path.into(), message: message.to_string() });
+    }
+
+    /// The value, or a note that there is none.
+    fn take<T, E: fmt::Display>(&mut self, path: &str, result: Result<T, E>) -> Option<T> {
+        result.map_err(|error| self.add(path, error)).ok()
+    }
+}
+
+impl Site {
+    /// Reads the text of a Site: one YAML document.
+    pub fn parse(text: &str) -> Result<Self, Problems> {
+        let one = |path: &str, message: String| Problems(vec![Problem { path: path.to_owned(), message }]);
+        let value = countersign_yaml::document(text).map_err(|error| one("(document)", error.to_string()))?;
+        let document: SiteDocument = serde_path_to_error::deserialize(value).map_err(|error| {
+            let path = error.path().to_string();
+            one(if path == "." { "(document)" } else { &path }, error.into_inner().to_string())
+        })?;
+        Self::check(document)
+    }
+
+    fn check(document: SiteDocument) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let mut warnings = Problems::default();
+        if document.api_version != API_VERSION {
+            problems.add("apiVersion", format!("expected `{API_VERSION}`"));
+        }
+        if document.kind != KIND {
+            problems.add("kind", format!("expected `{KIND}`"));
+        }
+        if let Some(name) = document.metadata.name.filter(|name| name != "default") {
+            problems.add("metadata.name", format!("the Site that counts is called `default`, not `{name}`"));
+        }
+        let Spec { registry, rewrite, trust, .. } = &document.spec;
+        let mut endpoints = Vec::new();
+        for (index, endpoint) in registry.endpoints.iter().enumerate() {
+            let path = format!("spec.registry.endpoints[{index}]");
+            if endpoints.iter().any(|other: &Endpoint| other.name == endpoint.name) {
+                problems.add(format!("{path}.name"), format!("`{}` stands twice", endpoint.name));
+            }
+            endpoints.extend(check_endpoint(endpoint, &path, &registry.name, &mut problems, &mut warnings));
+        }
+        if registry.endpoints.is_empty() {
+            problems.add("spec.registry.endpoints", "at least one endpoint has to serve the registry");
+        }
+        let rewriter = Rewriter::new(&registry.name, &rewrite.aliases);
+        let rewriter = problems.take("spec.registry.name, spec.rewrite.aliases", rewriter);
+        if let Some(rewriter) = rewriter.as_ref().filter(|rewriter| rewriter.registry() != registry.name) {
+            problems.add("spec.registry.name", format!("write it as `{}`", rewriter.registry()));
+        }
+        let mut keys = BTreeMap::new();
+        for (name, source) in &trust.keys {
+            let source = check_source(source, &format!("spec.trust.keys.{name}"), &mut problems);
+            keys.extend(source.map(|source| (name.clone(), source)));
+        }
+        for (index, name) in trust.bundle_keys.iter().enumerate() {
+            if !trust.keys.contains_key(name) {
+                problems.add(
+                    format!("spec.trust.bundleKeys[{index}]"),
+                    format!("there is no key `{name}` in spec.trust.keys"),
+                );
+            }
+        }
+        let mut revoked = BTreeSet::new();
+        for (index, digest) in document.spec.revoked.iter().enumerate() {
+            revoked.extend(problems.take(&format!("spec.revoked[{index}]"), Digest::parse(digest)));
+        }
+        let spec = &document.spec;
+        let mut duration = |path: &str, text: &Option<String>, default, most| {
+            let Some(text) = text else { return default };
+            match problems.take(path, parse_duration(text)) {
+                Some(value) if value > most => {
+                    problems.add(path, format!("at most {} seconds", most.as_secs()));
+                    default
+                }
+                value => value.unwrap_or(default),
+            }
+        };
+        let tag_freshness =
+            duration("spec.tagFreshness", &spec.tag_freshness, DEFAULT_FRESHNESS, MAX_FRESHNESS);
+        let stale = duration("spec.stale", &spec.stale, DEFAULT_STALE, Duration::MAX);
+        let mode = one_of(
+            &mut problems,
+            "spec.mode",
+            spec.mode.as_deref(),
+            &[("enforce", Mode::Enforce), ("audit", Mode::Audit)],
+        );
+        let pinning = one_of(
+            &mut problems,
+            "spec.pinning",
+            spec.pinning.as_deref(),
+            &[("always", Pinning::Always), ("policy", Pinning::Policy), ("off", Pinning::Off)],
+        );
+        let pin_form = one_of(
+            &mut problems,
+            "spec.pinForm",
+            spec.pin_form.as_deref(),
+            &[("tagDigest", PinForm::TagDigest), ("digest", PinForm::Digest)],
+        );
+        let exceptions = one_of(
+            &mut problems,
+            "spec.exceptions",
+            spec.exceptions.as_deref(),
+            &[("strict", ExceptionMode::Strict), ("compatible", ExceptionMode::Compatible)],
+        );
+        let (Some(rewriter), true) = (rewriter, problems.0.is_empty()) else { return Err(problems) };
+        Ok(Self {
+            mode,
+            registry: Registry { name: registry.name.clone(), endpoints },
+            rewrite: Rewrite {
+                enabled: rewrite.enabled.unwrap_or(true),
+                bootstrap: rewrite.bootstrap,
+                rewriter,
+            },
+            trust: Trust { keys, bundle_keys: trust.bundle_keys.clone() },
+            revoked,
+            tag_freshness,
+            stale,
+            pinning,
+            pin_form,
+            exceptions,
+            exception_namespaces: spec.exception_namespaces.iter().cloned().collect(),
+            bootstrap_namespaces: spec.bootstrap_namespaces.iter().cloned().collect(),
+            obsolete: spec.obsolete.clone(),
+            warnings,
+        })
+    }
+}
+
+/// The value of a word; the first of the list where none is written.
+fn one_of<T: Copy>(problems: &mut Problems, path: &str, text: Option<&str>, words: &[(&str, T)]) -> T {
+    let found = text.and_then(|text| words.iter().find(|(word, _)| *word == text));
+    if let (Some(text), None) = (text, found) {
+        let words: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
+        problems.add(path, format!("`{text}` is not one of {}", words.join(", ")));
+    }
+    found.unwrap_or(&words[0]).1
+}
+
+fn check_endpoint(
+    document: &EndpointDocument,
+    path: &str,
+    logical: &str,
+    problems: &mut Problems,
+    warnings: &mut Problems,
+) -> Option<Endpoint> {
+    let url = problems.take(&format!("{path}.url"), RegistryUrl::parse(&document.url));
+    let mut addresses = Vec::new();
+    for (index, text) in document.addresses.iter().enumerate() {
+        let address = text.parse::<IpAddr>().map_err(|_| format!("`{text}` is not an IP address"));
+        addresses.extend(problems.take(&format!("{path}.addresses[{index}]"), address));
+    }
+    let ca = document.ca.as_ref().and_then(|ca| check_source(ca, &format!("{path}.ca"), problems));
+    let url = url?;
+    let mut allow_hosts = Vec::new();
+    for (index, text) in document.allow_hosts.iter().enumerate() {
+        let host = HostPort::parse(text, url.scheme.default_port());
+        allow_hosts.extend(problems.take(&format!("{path}.allowHosts[{index}]"), host));
+    }
+    let logical = HostPort::parse(logical, url.scheme.default_port()).ok();
+    if logical.is_some_and(|logical| logical.host == url.at.host) && document.addresses.is_empty() {
+        let message = "the host is the logical registry's name: give the `addresses` to dial, or a DNS override would answer for this endpoint";
+        problems.add(format!("{path}.addresses"), message);
+    }
+    if url.scheme == Scheme::Http {
+        if document.ca.is_some() {
+            problems.add(format!("{path}.ca"), "an `http` endpoint has no certificate to check");
+        }
+        if !url.at.is_loopback() {
+            warnings.add(
+                format!("{path}.url"),
+                "plain `http` beyond loopback: anybody on the way can change what is read",
+            );
+        }
+    }
+    if url.scheme == Scheme::Https && document.ca.is_none() {
+        problems.add(
+            format!("{path}.ca"),
+            "an `https` endpoint needs the CA that its certificate is checked with",
+        );
+    }
+    Some(Endpoint { name: document.name.clone(), url, addresses, ca, allow_hosts })
+}
+
+fn check_source(document: &SourceDocument, path: &str, problems: &mut Problems) -> Option<Source> {
+    for (field, value) in [("trustedFrom", &document.trusted_from), ("trustedUntil", &document.trusted_until)]
+    {
+        if value.is_some() {
+            problems
+                .add(format!("{path}.{field}"), "not supported yet: to end the trust in a key, remove it");
+        }
+    }
+    let object = |object: &ObjectKey| match object {
+        ObjectKey::Name(name) => (name.clone(), None),
+        ObjectKey::Key { name, key } => (name.clone(), key.clone()),
+    };
+    let sources = [
+        document.file.clone().map(Source::File),
+        document.pem.clone().map(Source::Inline),
+        document.secret.as_ref().map(object).map(|(name, key)| Source::Secret { name, key }),
+        document.config_map.as_ref().map(object).map(|(name, key)| Source::ConfigMap { name, key }),
+    ];
+    let mut sources = sources.into_iter().flatten();
+    match (sources.next(), sources.next()) {
+        (Some(source), None) => Some(source),
+        _ => {
+            problems.add(path, "exactly one of `file`, `pem`, `secret` and `configMap` is needed");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SITE: &str = r"
+apiVersion: countersign.dev/v1alpha1
+kind: Site
+metadata: { name: default }
+spec:
+  mode: enforce
+  registry:
+    name: registry.local
+    endpoints:
+      - { name: bootstrap, url: https://pit.nmn, addresses: [10.1.1.2], ca: { configMap: platform-ca } }
+      - { name: cluster, url: https://registry.local, addresses: [10.92.100.71], ca: { configMap: platform-ca }, allowHosts: [] }
+  rewrite: { enabled: true, bootstrap: false, aliases: { dtr.dev.cray.com: '' } }
+  trust:
+    keys:
+      vendor-2026: { secret: { name: keys, key: vendor.pub } }
+    bundleKeys: [vendor-2026]
+  revoked: []
+  tagFreshness: 10s
+  stale: 7d
+  pinning: always
+  exceptions: strict
+  exceptionNamespaces: [countersign]
+  bootstrapNamespaces: [kube-system]
+  obsolete: [artifactory.algol60.net]
+";
+
+    /// Replaces a part of the good Site and shows what is said about it.
+    fn check(from: &str, to: &str) -> String {
+        assert!(SITE.contains(from), "{from}");
+        match Site::parse(&SITE.replace(from, to)) {
+            Ok(site) => format!("warning {}", site.warnings),
+            Err(problems) => problems.to_string(),
+        }
+    }
+
+    #[test]
+    fn the_documented_site_is_good() {
+        let site = Site::parse(SITE).unwrap();
+        assert_eq!(site.registry.endpoints[1].addresses, ["10.92.100.71".parse::<IpAddr>().unwrap()]);
+        assert_eq!(
+            site.trust.keys["vendor-2026"],
+            Source::Secret { name: "keys".into(), key: Some("vendor.pub".into()) }
+        );
+        assert_eq!((site.tag_freshness.as_secs(), site.stale.as_secs()), (10, 604_800));
+        assert!(site.warnings.0.is_empty());
+    }
+
+    #[test]
+    fn every_problem_names_its_path_and_the_cure() {
+        for (from, to, expected) in [
+            ("mode: enforce", "mood: enforce", "spec.mood: unknown field `mood`"),
+            ("mode: enforce", "mode: on", "spec.mode: "),
+            ("mode: enforce", "mode: loud", "spec.mode: `loud` is not one of `enforce`, `audit`"),
+            ("https://pit.nmn", "pit.nmn", "spec.registry.endpoints[0].url: `pit.nmn` is not a registry URL"),
+            ("[10.1.1.2]", "[pit]", "spec.registry.endpoints[0].addresses[0]: `pit` is not an IP address"),
+            (
+                "addresses: [10.92.100.71], ",
+                "",
+                "spec.registry.endpoints[1].addresses: the host is the logical",
+            ),
+            ("name: cluster", "name: bootstrap", "spec.registry.endpoints[1].name: `bootstrap` stands twice"),
+            (
+                "ca: { configMap: platform-ca } }",
+                "ca: { file: a, pem: b } }",
+                "spec.registry.endpoints[0].ca: exactly one of",
+            ),
+            (
+                ", ca: { configMap: platform-ca } }",
+                "}",
+                "spec.registry.endpoints[0].ca: an `https` endpoint needs",
+            ),
+            ("https://pit.nmn", "http://pit.nmn", "spec.registry.endpoints[0].ca: an `http` endpoint has no"),
+            (
+                "bundleKeys: [vendor-2026]",
+                "bundleKeys: [other]",
+                "spec.trust.bundleKeys[0]: there is no key `other`",
+            ),
+            (
+                "key: vendor.pub }",
+                "key: vendor.pub }, trustedUntil: 2028-01-01",
+                "spec.trust.keys.vendor-2026.trustedUntil: not supported yet",
+            ),
+            ("revoked: []", "revoked: [sha256:x]", "spec.revoked[0]: a sha256 digest has 64"),
+            ("tagFreshness: 10s", "tagFreshness: 1h", "spec.tagFreshness: at most 300 seconds"),
+            ("stale: 7d", "stale: soon", "spec.stale: `soon` is not a duration"),
+            (
+                "name: registry.local\n",
+                "name: Registry.Local\n",
+                "spec.registry.name: write it as `registry.local`",
+            ),
+            (
+                "name: registry.local\n",
+                "name: registry.local/x\n",
+                "`registry.local/x` is not a registry host",
+            ),
+            ("name: default", "name: other", "metadata.name: the Site that counts is called `default`"),
+            ("v1alpha1", "v1", "apiVersion: expected `countersign.dev/v1alpha1`"),
+        ] {
+            let found = check(from, to);
+            assert!(found.contains(expected), "{from} -> {to}: {found}");
+        }
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        let text = SITE.replace("mode: enforce", "mode: x").replace("pinning: always", "pinning: x");
+        assert_eq!(Site::parse(&text).unwrap_err().0.len(), 2);
+    }
+
+    #[test]
+    fn plain_http_beyond_loopback_is_a_warning() {
+        let endpoint = "https://pit.nmn, addresses: [10.1.1.2], ca: { configMap: platform-ca } }";
+        assert!(
+            check(endpoint, "http://pit.nmn }")
+                .starts_with("warning spec.registry.endpoints[0].url: plain `http`")
+        );
+        assert_eq!(check(endpoint, "http://127.0.0.1:5000 }"), "warning ");
+    }
+}
