@@ -2,7 +2,7 @@
 //!
 //! Policies were written against these values, so they are reproduced: no `library/` is
 //! inserted, `index.docker.io` is kept, and `latest` is assumed only without a digest.
-//! Nobody pulls by them; [`Reference`](crate::Reference) is what a runtime asks for.
+//! Nobody pulls by them; [`Reference`] is what a runtime asks for.
 
 use crate::parse::looks_like_domain;
 use crate::{Digest, ParseError, Reference};

@@ -1,0 +1,3 @@
+module countersign.dev/e2e/tools/netns
+
+go 1.26.0

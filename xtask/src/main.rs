@@ -1,0 +1,94 @@
+//! Chores of this repository: `cargo xtask tools | test | lint | bench | ci`.
+
+mod invariants;
+mod tools;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result, bail};
+
+const USAGE: &str = "usage: cargo xtask COMMAND
+
+  tools   build the real programs that tests run, into target/tools/
+  test    every test: builds the tools, then runs in a network namespace with only loopback
+  lint    formatting, clippy, licences and bans, invariants, documentation
+  bench   benchmarks (see BENCHMARKS.md)
+  ci      lint and test";
+
+#[expect(clippy::print_stderr, reason = "this is a command line")]
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["tools"] => tools::build_all(),
+        ["test", rest @ ..] => test(rest),
+        ["lint"] => lint(),
+        ["bench"] => bench(),
+        ["ci"] => lint().and_then(|()| test(&[])),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Builds first, with the network at hand, and runs without it.
+fn test(rest: &[&str]) -> Result<()> {
+    tools::build_all()?;
+    run(cargo().args(["test", "--workspace", "--all-features", "--no-run"]))?;
+    let mut command = Command::new(tools::path("netns"));
+    command.args([&cargo_path(), "test", "--offline", "--workspace", "--all-features"]).args(rest);
+    run(command.env("COUNTERSIGN_TOOLS", tools::directory()).current_dir(root()))
+}
+
+fn lint() -> Result<()> {
+    run(cargo().args(["fmt", "--all", "--check"]))?;
+    run(cargo().args(["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]))?;
+    invariants::check()?;
+    let deny = tools::cargo_deny()?;
+    run(Command::new(deny).args(["--offline", "check", "licenses", "bans", "sources"]).current_dir(root()))?;
+    run(cargo()
+        .args(["doc", "--workspace", "--no-deps", "--all-features"])
+        .env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+fn bench() -> Result<()> {
+    run(cargo().args(["bench", "--package", "countersign-bench"]))?;
+    run(cargo().args(["run", "--release", "--package", "countersign-bench", "--bin", "load"]))
+}
+
+/// The root of the repository.
+pub(crate) fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_owned()
+}
+
+fn cargo_path() -> String {
+    std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
+}
+
+/// A cargo command at the root.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(cargo_path());
+    command.current_dir(root());
+    command
+}
+
+/// Runs a command and fails if it does.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let status =
+        command.status().with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    if !status.success() {
+        let arguments: Vec<_> = command.get_args().map(|a| a.to_string_lossy().into_owned()).collect();
+        bail!("`{} {}` failed", command.get_program().display(), arguments.join(" "));
+    }
+    Ok(())
+}
