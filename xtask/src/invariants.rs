@@ -14,6 +14,8 @@ const PURE: &[&str] = &["reference", "verdict", "signature", "site", "mirrors", 
 const FORBIDDEN: &[&str] = &["tokio", "hyper", "kube", "mio", "socket2"];
 /// Crates that may open a socket to anything: `registry` to registries, `https` to listen.
 const MAY_CONNECT: &[&str] = &["registry"];
+/// The one platform that is built for; packages of others need not be on the machine.
+const PLATFORM: &str = "x86_64-unknown-linux-gnu";
 /// Lines that open one.
 const CONNECTS: &[&str] = &["TcpStream::connect", "TcpSocket::", "lookup_host", "HttpConnector"];
 /// The longest file that needs no reason at its top.
@@ -33,8 +35,17 @@ fn existing(names: &[&'static str]) -> impl Iterator<Item = &'static str> {
 
 /// Nothing that does I/O is in the graph of a pure crate.
 fn pure_dependencies() -> Result<Vec<String>> {
-    let output =
-        cargo().args(["metadata", "--format-version", "1", "--offline", "--all-features"]).output()?;
+    let mut command = cargo();
+    command.args([
+        "metadata",
+        "--format-version",
+        "1",
+        "--offline",
+        "--all-features",
+        "--filter-platform",
+        PLATFORM,
+    ]);
+    let output = command.output()?;
     let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
     let name_of = |id: &str| -> Option<String> {
         let packages = metadata["packages"].as_array()?;

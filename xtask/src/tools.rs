@@ -20,6 +20,7 @@ struct Tool {
 
 const TOOLS: &[Tool] = &[
     Tool { name: "netns", package: ".", flags: "" },
+    Tool { name: "ggcr-registry", package: ".", flags: "" },
     Tool { name: "registry", package: "github.com/distribution/distribution/v3/cmd/registry", flags: "" },
     Tool { name: "cosign3", package: "github.com/sigstore/cosign/v3/cmd/cosign", flags: "" },
     Tool {
@@ -40,8 +41,12 @@ pub(crate) fn directory() -> PathBuf {
 
 /// The program of this name: built here, or named by `COUNTERSIGN_TOOL_<NAME>`.
 pub(crate) fn path(name: &str) -> PathBuf {
-    let variable = format!("COUNTERSIGN_TOOL_{}", name.to_uppercase());
-    std::env::var_os(variable).map_or_else(|| directory().join(name), PathBuf::from)
+    std::env::var_os(variable(name)).map_or_else(|| directory().join(name), PathBuf::from)
+}
+
+/// The variable that names a binary to use instead of the one built here.
+fn variable(name: &str) -> String {
+    format!("COUNTERSIGN_TOOL_{}", name.to_uppercase().replace('-', "_"))
 }
 
 /// Builds what is missing or older than its files.
@@ -49,7 +54,7 @@ pub(crate) fn path(name: &str) -> PathBuf {
 pub(crate) fn build_all() -> Result<()> {
     std::fs::create_dir_all(directory())?;
     for tool in TOOLS {
-        if std::env::var_os(format!("COUNTERSIGN_TOOL_{}", tool.name.to_uppercase())).is_some() {
+        if std::env::var_os(variable(tool.name)).is_some() {
             continue;
         }
         let (source, target) = (root().join("e2e/tools").join(tool.name), directory().join(tool.name));

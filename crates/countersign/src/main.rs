@@ -1,0 +1,41 @@
+//! The command line: arguments, output, exit codes.
+
+mod cli;
+mod hosts_dir;
+mod sources;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[expect(clippy::print_stderr, reason = "stderr is where a command line talks")]
+fn main() -> ExitCode {
+    let arguments = match cli::Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            _ = error.print();
+            return if error.use_stderr() { cli::Exit::Usage.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start: {error}");
+            return cli::Exit::Usage.into();
+        }
+    };
+    let result = match arguments.command {
+        cli::Command::Verify(arguments) => runtime.block_on(verify::run(&arguments)),
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            cli::Exit::Usage.into()
+        }
+    }
+}

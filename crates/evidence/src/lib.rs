@@ -1,0 +1,97 @@
+//! Proofs and tag records that outlive restarts and outages.
+//!
+//! What is kept is not "we said yes" but the signatures themselves, per digest: they are
+//! judged again by the keys in force whenever they are read, so nothing has to trust a store.
+//! Absence of a signature elsewhere never deletes one here.
+//!
+//! A [`TagRecord`] says which digest a name and tag stood for when a registry last confirmed
+//! it. It proves nothing by itself, and is used only while no registry answers.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use countersign_reference::{Digest, Reference};
+use countersign_signature::{Material, Signatures, Verified};
+use jiff::Timestamp;
+
+/// Which digest a name and tag stood for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TagRecord {
+    /// The digest that was verified.
+    pub digest: Digest,
+    /// When a registry last confirmed it.
+    pub confirmed: Timestamp,
+}
+
+/// A store of proofs and tag records.
+pub trait Store: Debug + Send + Sync {
+    /// The signatures kept for a digest; to be judged, not believed.
+    fn signatures(&self, digest: &Digest) -> Vec<Material>;
+    /// Keeps what has just been verified.
+    fn keep(&self, proof: &Verified<Signatures>);
+    /// The last record of a name and tag.
+    fn tag(&self, image: &Reference) -> Option<TagRecord>;
+    /// Notes what a name and tag stand for. Only for digests that were verified.
+    fn record_tag(&self, image: &Reference, record: TagRecord);
+}
+
+/// How many digests and how many tags [`Memory`] keeps.
+pub const MEMORY_ENTRIES: usize = 10_000;
+
+/// A store that lasts as long as the process.
+#[derive(Debug, Default)]
+pub struct Memory(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    signatures: BTreeMap<Digest, Vec<Material>>,
+    tags: BTreeMap<String, TagRecord>,
+}
+
+impl Memory {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The name and tag that a record is kept under.
+fn key(image: &Reference) -> String {
+    format!("{}/{}:{}", image.host(), image.path(), image.tag().unwrap_or("latest"))
+}
+
+impl Store for Memory {
+    fn signatures(&self, digest: &Digest) -> Vec<Material> {
+        self.kept().signatures.get(digest).cloned().unwrap_or_default()
+    }
+
+    fn keep(&self, proof: &Verified<Signatures>) {
+        let mut kept = self.kept();
+        let proof = proof.get();
+        if kept.signatures.len() >= MEMORY_ENTRIES && !kept.signatures.contains_key(&proof.digest) {
+            kept.signatures.pop_first();
+        }
+        let signatures = kept.signatures.entry(proof.digest.clone()).or_default();
+        for material in &proof.materials {
+            if !signatures.contains(material) {
+                signatures.push(material.clone());
+            }
+        }
+    }
+
+    fn tag(&self, image: &Reference) -> Option<TagRecord> {
+        self.kept().tags.get(&key(image)).cloned()
+    }
+
+    fn record_tag(&self, image: &Reference, record: TagRecord) {
+        let mut kept = self.kept();
+        let oldest =
+            || kept.tags.iter().min_by_key(|(_, record)| record.confirmed).map(|(key, _)| key.clone());
+        if kept.tags.len() >= MEMORY_ENTRIES
+            && let Some(oldest) = oldest()
+        {
+            kept.tags.remove(&oldest);
+        }
+        kept.tags.insert(key(image), record);
+    }
+}

@@ -1,0 +1,296 @@
+//! One registry server.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use countersign_clock::Clock;
+use countersign_https::{ClientTls, TlsError};
+use countersign_mirrors::Mirror;
+use countersign_reference::Digest;
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LINK};
+use serde::Deserialize;
+
+use crate::Error;
+use crate::connect::Connector;
+use crate::exchange::{Exchange, Limits, Timing, resolve};
+
+/// Media type of an image index.
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// Every type of manifest: where one is left out, a registry may convert, and the digest is another.
+const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
+     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
+
+/// What an endpoint is made with.
+#[derive(Clone, Debug)]
+pub struct EndpointSettings {
+    /// Whom it has to prove itself to be.
+    pub tls: ClientTls,
+    /// How much is taken in.
+    pub limits: Limits,
+    /// How long things may take.
+    pub timing: Timing,
+}
+
+/// One registry server that may be asked.
+pub struct Endpoint {
+    name: String,
+    url: String,
+    root: String,
+    resolve: bool,
+    namespace: Option<String>,
+    limits: Limits,
+    exchange: Exchange,
+}
+
+/// A manifest or index: its bytes and the digest computed over them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// As received.
+    pub bytes: Bytes,
+    /// Computed over the bytes.
+    pub digest: Digest,
+    /// Content type without parameters.
+    pub media_type: String,
+}
+
+/// A list of referrers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Referrers {
+    /// The digests and artifact types that the endpoint lists: claims, until each is fetched.
+    Listed(Vec<(Digest, String)>),
+    /// The endpoint has no referrers API: the fallback tag has to be asked.
+    Unsupported,
+}
+
+impl Endpoint {
+    /// An endpoint as a plan names it.
+    pub fn new(mirror: &Mirror, settings: EndpointSettings, clock: Arc<dyn Clock>) -> Result<Self, TlsError> {
+        let EndpointSettings { tls, limits, timing } = settings;
+        let connector = Connector::new(
+            mirror.url.scheme,
+            mirror.url.at.clone(),
+            mirror.addresses.clone(),
+            mirror.allow_hosts.clone(),
+            timing.dial,
+        );
+        let header = |(name, value): &(String, String)| {
+            Some((name.parse::<HeaderName>().ok()?, value.parse::<HeaderValue>().ok()?))
+        };
+        let headers = mirror.headers.iter().filter_map(header).collect();
+        Ok(Self {
+            name: mirror.name.clone(),
+            url: mirror.url.origin(),
+            root: mirror.url.root.clone(),
+            resolve: mirror.resolve,
+            namespace: mirror.namespace.clone(),
+            limits,
+            exchange: Exchange::new(connector, &tls, headers, limits, timing, clock)?,
+        })
+    }
+
+    /// What people call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Scheme and authority: how messages name it.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Whether tags are resolved here.
+    pub fn resolves_tags(&self) -> bool {
+        self.resolve
+    }
+
+    /// The manifest of a tag.
+    pub async fn manifest_of_tag(&self, repository: &str, tag: &str) -> Result<Manifest, Error> {
+        self.manifest(repository, tag).await
+    }
+
+    /// The manifest with this digest; what is received is it, or an error.
+    pub async fn manifest_of_digest(&self, repository: &str, digest: &Digest) -> Result<Manifest, Error> {
+        let manifest = self.manifest(repository, &digest.to_string()).await?;
+        if digest.is_of(&manifest.bytes) {
+            return Ok(Manifest { digest: digest.clone(), ..manifest });
+        }
+        Err(Error::Mismatch { wanted: digest.clone(), found: manifest.digest })
+    }
+
+    async fn manifest(&self, repository: &str, reference: &str) -> Result<Manifest, Error> {
+        let url = self.at(repository, &format!("manifests/{reference}"));
+        let answer = self.exchange.get(&url, repository, MANIFESTS, self.limits.manifest_bytes).await?;
+        let media_type = content_type(&answer.headers);
+        check_manifest(&answer.body, &media_type)?;
+        Ok(Manifest { digest: Digest::sha256_of(&answer.body), bytes: answer.body, media_type })
+    }
+
+    /// The blob with this digest, of at most this many bytes.
+    pub async fn blob(&self, repository: &str, digest: &Digest, most: usize) -> Result<Bytes, Error> {
+        let url = self.at(repository, &format!("blobs/{digest}"));
+        let body = self.exchange.get(&url, repository, "*/*", most).await?.body;
+        if digest.is_of(&body) {
+            return Ok(body);
+        }
+        Err(Error::Mismatch { wanted: digest.clone(), found: Digest::of(digest.algorithm(), &body) })
+    }
+
+    /// What the endpoint's referrers API lists for this digest, every page of it.
+    pub async fn referrers(&self, repository: &str, digest: &Digest) -> Result<Referrers, Error> {
+        let mut url = self.at(repository, &format!("referrers/{digest}"));
+        let mut found = Vec::new();
+        for page in 0.. {
+            if page == self.limits.referrers_pages {
+                return Err(Error::Limit(format!("more than {page} pages of referrers")));
+            }
+            let answer = match self.exchange.get(&url, repository, INDEX, self.limits.manifest_bytes).await {
+                // 404 and 405 say that there is no such API; an empty list is a 200.
+                Err(Error::Absent | Error::Status(400 | 405 | 406)) if page == 0 => {
+                    return Ok(Referrers::Unsupported);
+                }
+                other => other?,
+            };
+            // A proxy's HTML page is not an empty list.
+            if content_type(&answer.headers) != INDEX {
+                return if page == 0 {
+                    Ok(Referrers::Unsupported)
+                } else {
+                    Err(Error::Malformed("a page of referrers that is not an index".to_owned()))
+                };
+            }
+            found.extend(self.entries(&answer.body)?);
+            if found.len() > self.limits.referrers {
+                return Err(Error::Limit(format!("more than {} referrers", self.limits.referrers)));
+            }
+            let Some(next) = next_page(&answer.headers) else { break };
+            let base = url.parse().map_err(|_| Error::Malformed("a link that is not a URL".to_owned()))?;
+            url = resolve(&base, &next)?.to_string();
+        }
+        Ok(Referrers::Listed(found))
+    }
+
+    /// The same list as the fallback tag keeps it; no such tag, or a tag that is no index: none.
+    pub async fn referrers_by_tag(
+        &self,
+        repository: &str,
+        digest: &Digest,
+    ) -> Result<Vec<(Digest, String)>, Error> {
+        match self.manifest(repository, &digest.referrers_tag()).await {
+            Ok(manifest) if manifest.media_type == INDEX => {
+                let found = self.entries(&manifest.bytes)?;
+                if found.len() > self.limits.referrers {
+                    return Err(Error::Limit(format!("more than {} referrers", self.limits.referrers)));
+                }
+                Ok(found)
+            }
+            Ok(_) | Err(Error::Absent) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn entries(&self, index: &[u8]) -> Result<Vec<(Digest, String)>, Error> {
+        let index: Index = serde_json::from_slice(index)
+            .map_err(|error| Error::Malformed(format!("a list of referrers from {}: {error}", self.url)))?;
+        let entries = index.manifests.into_iter();
+        Ok(entries.map(|entry| (entry.digest, entry.artifact_type.unwrap_or_default())).collect())
+    }
+
+    fn at(&self, repository: &str, rest: &str) -> String {
+        let namespace = self.namespace.as_ref().map(|host| format!("?ns={host}")).unwrap_or_default();
+        format!("{}{}/{repository}/{rest}{namespace}", self.url, self.root)
+    }
+}
+
+#[derive(Deserialize)]
+struct Index {
+    manifests: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    digest: Digest,
+    #[serde(rename = "artifactType")]
+    artifact_type: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Shape {
+    #[serde(rename = "mediaType")]
+    media_type: Option<String>,
+    #[serde(rename = "schemaVersion")]
+    schema_version: Option<u64>,
+    manifests: Option<serde::de::IgnoredAny>,
+    layers: Option<serde::de::IgnoredAny>,
+    config: Option<serde::de::IgnoredAny>,
+    #[serde(rename = "fsLayers")]
+    fs_layers: Option<serde::de::IgnoredAny>,
+}
+
+/// One document, one meaning: what could be read as a manifest and as an index is neither
+/// (CVE-2021-41190), and its `mediaType` must be its Content-Type.
+fn check_manifest(bytes: &[u8], content_type: &str) -> Result<(), Error> {
+    let malformed = |why: &str| Err(Error::Malformed(why.to_owned()));
+    let shape: Shape = serde_json::from_slice(bytes)
+        .map_err(|error| Error::Malformed(format!("not a manifest: {error}")))?;
+    if shape.schema_version != Some(2) || shape.fs_layers.is_some() {
+        return malformed("not a manifest of schema version 2");
+    }
+    if shape.media_type.is_some_and(|own| own != content_type) {
+        return malformed("the manifest's mediaType is not its Content-Type");
+    }
+    match (shape.manifests.is_some(), shape.layers.is_some() || shape.config.is_some()) {
+        (true, true) => malformed("a manifest and an index in one"),
+        (true, false) if is_index(content_type) => Ok(()),
+        (false, true) if !is_index(content_type) => Ok(()),
+        _ => malformed("the manifest is not of the kind that its Content-Type says"),
+    }
+}
+
+fn is_index(media_type: &str) -> bool {
+    media_type == INDEX || media_type == "application/vnd.docker.distribution.manifest.list.v2+json"
+}
+
+fn content_type(headers: &HeaderMap) -> String {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// The target of `Link: <…>; rel="next"`.
+fn next_page(headers: &HeaderMap) -> Option<String> {
+    headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok()).find_map(|value| {
+        let (target, parameters) = value.trim().strip_prefix('<')?.split_once('>')?;
+        let next = parameters.split(';').any(|p| p.trim().replace('"', "").eq_ignore_ascii_case("rel=next"));
+        next.then(|| target.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t08_a_document_has_one_meaning() {
+        let oci = "application/vnd.oci.image.manifest.v1+json";
+        for (text, content_type, good) in [
+            (r#"{"schemaVersion":2,"config":{},"layers":[]}"#, oci, true),
+            (r#"{"schemaVersion":2,"manifests":[]}"#, INDEX, true),
+            (r#"{"schemaVersion":2,"manifests":[],"layers":[]}"#, INDEX, false),
+            (r#"{"schemaVersion":2,"manifests":[]}"#, oci, false),
+            (r#"{"schemaVersion":2,"layers":[]}"#, INDEX, false),
+            (
+                r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","layers":[]}"#,
+                oci,
+                false,
+            ),
+            (r#"{"schemaVersion":2,"layers":[],"layers":[]}"#, oci, false),
+            (r#"{"schemaVersion":1,"fsLayers":[]}"#, oci, false),
+            ("<html>", oci, false),
+        ] {
+            assert_eq!(
+                check_manifest(text.as_bytes(), content_type).is_ok(),
+                good,
+                "{text} as {content_type}"
+            );
+        }
+    }
+}

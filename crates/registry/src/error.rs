@@ -1,0 +1,95 @@
+//! What can go wrong at an endpoint, by what follows from it.
+
+use std::fmt;
+
+use countersign_reference::Digest;
+use countersign_site::HostPort;
+
+/// What follows from an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// It is not there: a definite answer.
+    Absent,
+    /// We may not look: 401, 403.
+    Denied,
+    /// No answer: dial, TLS, timeout, 429, 5xx.
+    Unreachable,
+    /// An answer that breaks the protocol or contradicts itself.
+    Malformed,
+    /// We do not go there, or not that far.
+    Refused,
+}
+
+/// Why a request has no usable answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// 404.
+    Absent,
+    /// 401 or 403.
+    Denied(u16),
+    /// The connection could not be made.
+    Dial(String),
+    /// TLS could not be established.
+    Tls(String),
+    /// Made a moment ago, failed, and not tried again yet.
+    HeldOff,
+    /// Time was over.
+    Timeout,
+    /// Another status: 429, 5xx and whatever is unexpected.
+    Status(u16),
+    /// The connection broke.
+    Broken(String),
+    /// An answer that breaks the protocol.
+    Malformed(String),
+    /// The content is not what was asked for.
+    Mismatch {
+        /// What was asked for.
+        wanted: Digest,
+        /// What the bytes hash to.
+        found: Digest,
+    },
+    /// A host that nothing names.
+    HostNotListed(HostPort),
+    /// A limit was reached.
+    Limit(String),
+}
+
+impl Error {
+    /// What follows from it.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Absent => Class::Absent,
+            Self::Denied(_) => Class::Denied,
+            Self::Dial(_)
+            | Self::Tls(_)
+            | Self::HeldOff
+            | Self::Timeout
+            | Self::Status(_)
+            | Self::Broken(_) => Class::Unreachable,
+            Self::Malformed(_) | Self::Mismatch { .. } => Class::Malformed,
+            Self::HostNotListed(_) | Self::Limit(_) => Class::Refused,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent => f.write_str("not there (404)"),
+            Self::Denied(status) => write!(f, "it does not let us look ({status})"),
+            Self::Dial(why) => write!(f, "cannot connect: {why}"),
+            Self::Tls(why) => write!(f, "TLS failed: {why}"),
+            Self::HeldOff => f.write_str("could not be reached a moment ago"),
+            Self::Timeout => f.write_str("no answer in time"),
+            Self::Status(status) => write!(f, "it answered {status}"),
+            Self::Broken(why) => write!(f, "the connection broke: {why}"),
+            Self::Malformed(why) => write!(f, "malformed answer: {why}"),
+            Self::Mismatch { wanted, found } => write!(f, "asked for {wanted}, received content of {found}"),
+            Self::HostNotListed(host) => write!(f, "it points to {host}, which nothing names for it"),
+            Self::Limit(what) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

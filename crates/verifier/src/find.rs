@@ -1,0 +1,265 @@
+//! Looks for signatures of a digest, one source after another, until the attestors are satisfied.
+
+use std::collections::BTreeMap;
+
+use countersign_reference::Digest;
+use countersign_registry::{Class, Error, Referrers};
+use countersign_signature::{
+    BUNDLE_MEDIA_TYPE_PREFIX, Judge, Limits, Located, Material, SIMPLE_SIGNING_MEDIA_TYPE, Signatures, Trust,
+    Verified,
+};
+use countersign_verdict::{Check, Code, Outcome};
+use serde::Deserialize;
+
+use crate::resolve::failed;
+use crate::route::{Kind, Route, Server};
+
+/// The config of a manifest that has none (OCI image-spec, "Guidance for an empty descriptor").
+const EMPTY_MEDIA_TYPE: &str = "application/vnd.oci.empty.v1+json";
+
+/// What was found out about a digest.
+#[derive(Clone, Debug)]
+pub(crate) enum Found {
+    Verified { proof: Verified<Signatures>, checks: Vec<Check> },
+    Not { outcome: Outcome, checks: Vec<Check> },
+}
+
+/// Asks the endpoint that served the manifest, then the others: a signature proves itself
+/// wherever it lies, but only the first endpoint's silence says that there is none.
+pub(crate) async fn find(
+    route: &Route,
+    serving: usize,
+    repository: &str,
+    digest: &Digest,
+    trust: &Trust,
+    limits: Limits,
+) -> Found {
+    let mut search =
+        Search { digest, repository, limits, judge: Judge::new(trust, digest, limits), notes: Vec::new() };
+    let mut classes = Vec::new();
+    let order = std::iter::once(serving).chain((0..route.endpoints.len()).filter(|index| *index != serving));
+    for index in order {
+        let server = &route.endpoints[index];
+        for kind in order_of(server) {
+            match search.source(server, kind).await {
+                Ok(Some(proof)) => {
+                    server.remember(|offer| offer.last = Some(kind));
+                    return Found::Verified { proof, checks: search.checks() };
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    search.notes.push(failed(server.endpoint.url(), kind.words(), &error));
+                    if index == serving {
+                        classes.push(error.class());
+                    }
+                }
+            }
+        }
+        if search.judge.exhausted() {
+            break;
+        }
+    }
+    let outcome = if search.judge.exhausted()
+        || classes.iter().any(|c| matches!(c, Class::Malformed | Class::Refused))
+    {
+        Outcome::Refused
+    } else if classes.contains(&Class::Unreachable) {
+        Outcome::Undecided
+    } else if classes.contains(&Class::Denied) {
+        Outcome::Forbidden
+    } else if search.judge.seen() == 0 {
+        let at = route.endpoints[serving].endpoint.url();
+        search.notes.push(Check::new(at, "", Code::NoSignature, "no signature in any format"));
+        Outcome::Unsigned
+    } else {
+        if search.judge.too_few() {
+            let detail = "good signatures, and not by enough different attestors";
+            search.notes.push(Check::new("", "", Code::TooFewAttestors, detail));
+        }
+        Outcome::Rejected
+    };
+    Found::Not { outcome, checks: search.checks() }
+}
+
+impl Kind {
+    fn words(self) -> &'static str {
+        match self {
+            Self::SignatureTag => "tag `.sig`",
+            Self::ReferrersApi => "referrers",
+            Self::ReferrersTag => "referrers tag",
+        }
+    }
+}
+
+/// The source that answered last comes first; one that the endpoint lacks is left out.
+fn order_of(server: &Server) -> Vec<Kind> {
+    let offer = server.offer();
+    let mut order: Vec<Kind> = offer.last.into_iter().collect();
+    for kind in [Kind::SignatureTag, Kind::ReferrersApi, Kind::ReferrersTag] {
+        let lacking = kind == Kind::ReferrersApi && offer.no_referrers;
+        if !lacking && !order.contains(&kind) {
+            order.push(kind);
+        }
+    }
+    order
+}
+
+struct Search<'a> {
+    digest: &'a Digest,
+    repository: &'a str,
+    limits: Limits,
+    judge: Judge<'a>,
+    notes: Vec<Check>,
+}
+
+#[derive(Deserialize)]
+struct ArtifactManifest {
+    #[serde(default)]
+    layers: Vec<Layer>,
+    subject: Option<Subject>,
+}
+
+#[derive(Deserialize)]
+struct Layer {
+    #[serde(rename = "mediaType")]
+    media_type: String,
+    digest: Digest,
+    size: u64,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct Subject {
+    digest: Digest,
+}
+
+impl Search<'_> {
+    fn checks(&self) -> Vec<Check> {
+        self.judge.checks().iter().chain(&self.notes).cloned().collect()
+    }
+
+    fn note(&mut self, server: &Server, artifact: &str, code: Code, detail: impl Into<String>) {
+        self.notes.push(Check::new(server.endpoint.url(), artifact, code, detail));
+    }
+
+    async fn source(&mut self, server: &Server, kind: Kind) -> Result<Option<Verified<Signatures>>, Error> {
+        match kind {
+            Kind::SignatureTag => self.signature_tag(server).await,
+            Kind::ReferrersApi => match server.endpoint.referrers(self.repository, self.digest).await? {
+                Referrers::Listed(list) => self.bundles(server, kind, list).await,
+                Referrers::Unsupported => {
+                    server.remember(|offer| offer.no_referrers = true);
+                    self.note(server, kind.words(), Code::NotPresent, "the endpoint has no referrers API");
+                    Ok(None)
+                }
+            },
+            Kind::ReferrersTag => {
+                let list = server.endpoint.referrers_by_tag(self.repository, self.digest).await?;
+                self.bundles(server, kind, list).await
+            }
+        }
+    }
+
+    async fn signature_tag(&mut self, server: &Server) -> Result<Option<Verified<Signatures>>, Error> {
+        let tag = self.digest.signature_tag();
+        let manifest = match server.endpoint.manifest_of_tag(self.repository, &tag).await {
+            Err(Error::Absent) => {
+                self.note(server, Kind::SignatureTag.words(), Code::NotPresent, "there is no such tag");
+                return Ok(None);
+            }
+            answer => parsed(&answer?.bytes)?,
+        };
+        let layers =
+            manifest.layers.into_iter().filter(|layer| layer.media_type == SIMPLE_SIGNING_MEDIA_TYPE);
+        for (index, layer) in layers.enumerate() {
+            let payload = self.layer(server, &layer).await?;
+            let material = Material::CosignSig { payload, annotations: layer.annotations };
+            if let Some(proof) = self.judge(server, format!("signature {}", index + 1), material) {
+                return Ok(Some(proof));
+            }
+            if self.judge.exhausted() {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    async fn bundles(
+        &mut self,
+        server: &Server,
+        kind: Kind,
+        list: Vec<(Digest, String)>,
+    ) -> Result<Option<Verified<Signatures>>, Error> {
+        // The type in a list is a claim: some registries leave it out, others give the config's
+        // type, which is the empty one. Those have to be looked at.
+        let bundles = list.iter().filter(|(_, kind)| {
+            kind.is_empty() || kind == EMPTY_MEDIA_TYPE || kind.starts_with(BUNDLE_MEDIA_TYPE_PREFIX)
+        });
+        let mut any = false;
+        for (digest, _) in bundles {
+            let manifest = match server.endpoint.manifest_of_digest(self.repository, digest).await {
+                Err(Error::Absent) => {
+                    self.note(
+                        server,
+                        kind.words(),
+                        Code::NotPresent,
+                        format!("{digest} is listed and not there"),
+                    );
+                    continue;
+                }
+                answer => parsed(&answer?.bytes)?,
+            };
+            let of_this = manifest.subject.is_some_and(|subject| subject.digest == *self.digest);
+            let [layer] = manifest.layers.as_slice() else { continue };
+            if !layer.media_type.starts_with(BUNDLE_MEDIA_TYPE_PREFIX) {
+                continue;
+            }
+            any = true;
+            if !of_this {
+                let detail = format!("{digest} is listed and refers to another image");
+                self.note(server, kind.words(), Code::DigestMismatch, detail);
+                continue;
+            }
+            let json = self.layer(server, layer).await?;
+            let artifact = format!("referrer {}", countersign_verdict::text::shortened(digest));
+            if let Some(proof) = self.judge(server, artifact, Material::Bundle { json }) {
+                return Ok(Some(proof));
+            }
+            if self.judge.exhausted() {
+                break;
+            }
+        }
+        if !any {
+            self.note(server, kind.words(), Code::NotPresent, "no bundle among them");
+        }
+        Ok(None)
+    }
+
+    async fn layer(&self, server: &Server, layer: &Layer) -> Result<Vec<u8>, Error> {
+        let most = self.limits.material_bytes;
+        if usize::try_from(layer.size).map_or(true, |size| size > most) {
+            return Err(Error::Limit(format!("a signature of more than {most} bytes")));
+        }
+        let blob = server.endpoint.blob(self.repository, &layer.digest, most).await?;
+        if blob.len() as u64 == layer.size {
+            Ok(blob.to_vec())
+        } else {
+            Err(Error::Malformed("a layer is not as large as its descriptor says".to_owned()))
+        }
+    }
+
+    fn judge(
+        &mut self,
+        server: &Server,
+        artifact: String,
+        material: Material,
+    ) -> Option<Verified<Signatures>> {
+        self.judge.add(&Located { at: server.endpoint.url().to_owned(), artifact, material })
+    }
+}
+
+fn parsed(bytes: &[u8]) -> Result<ArtifactManifest, Error> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| Error::Malformed(format!("a signature's manifest: {error}")))
+}

@@ -1,0 +1,91 @@
+//! The real cosign, 2.x and 3.x, offline.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::RsaKeyPair;
+
+use crate::{succeed, tool};
+
+/// Which cosign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cosign {
+    /// Writes `.sig` tags.
+    V2,
+    /// Writes sigstore bundles.
+    V3,
+}
+
+/// Which kind of key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyType {
+    /// cosign's own.
+    EcdsaP256,
+    /// Imported.
+    Rsa4096,
+}
+
+/// Key files made by cosign.
+#[derive(Clone, Debug)]
+pub struct KeyPair {
+    /// The encrypted private key.
+    pub private: PathBuf,
+    /// The public key, PEM.
+    pub public: PathBuf,
+}
+
+impl Cosign {
+    fn command(self, directory: &Path) -> Command {
+        let mut command = Command::new(tool(if self == Self::V2 { "cosign2" } else { "cosign3" }));
+        // A home of its own: nothing of the machine's configuration counts.
+        command
+            .current_dir(directory)
+            .env("COSIGN_PASSWORD", "")
+            .env("HOME", directory)
+            .env("COSIGN_YES", "true");
+        command
+    }
+
+    /// Makes a key pair in a directory.
+    pub fn key_pair(self, directory: &Path, name: &str, kind: KeyType) -> KeyPair {
+        let prefix = directory.join(name);
+        match kind {
+            KeyType::EcdsaP256 => {
+                succeed(
+                    self.command(directory).arg("generate-key-pair").arg("--output-key-prefix").arg(&prefix),
+                );
+            }
+            KeyType::Rsa4096 => {
+                let pair = RsaKeyPair::generate(KeySize::Rsa4096).unwrap();
+                let der: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+                let file = directory.join(format!("{name}.pem"));
+                std::fs::write(&file, pem::encode(&pem::Pem::new("PRIVATE KEY", der.as_ref()))).unwrap();
+                let mut command = self.command(directory);
+                command.args(["import-key-pair", "--key"]).arg(&file).arg("--output-key-prefix").arg(&prefix);
+                succeed(&mut command);
+            }
+        }
+        KeyPair { private: prefix.with_extension("key"), public: prefix.with_extension("pub") }
+    }
+
+    /// Signs `host/repository@digest`.
+    pub fn sign(self, directory: &Path, key: &KeyPair, image: &str) {
+        let mut command = self.command(directory);
+        command
+            .args(["sign", "--tlog-upload=false", "--allow-http-registry", "-y", "--key"])
+            .arg(&key.private);
+        if self == Self::V3 {
+            command.arg("--use-signing-config=false");
+        }
+        succeed(command.arg(image));
+    }
+
+    /// Whether cosign itself verifies the image.
+    pub fn verifies(self, directory: &Path, key: &KeyPair, image: &str) -> bool {
+        let mut command = self.command(directory);
+        command.args(["verify", "--insecure-ignore-tlog", "--allow-http-registry", "--key"]).arg(&key.public);
+        command.arg(image).output().unwrap().status.success()
+    }
+}

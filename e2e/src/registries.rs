@@ -1,0 +1,63 @@
+//! Real registries.
+
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::{Process, free_port, tool};
+
+/// Which one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegistryKind {
+    /// CNCF distribution 3: no referrers API, so bundles are found by the fallback tag.
+    Distribution,
+    /// go-containerregistry's: with the referrers API.
+    WithReferrers,
+}
+
+/// A running registry, plain HTTP on loopback.
+pub struct Registry {
+    process: Option<Process>,
+    /// Where it listens.
+    pub port: u16,
+    _storage: TempDir,
+}
+
+impl Registry {
+    /// Starts one.
+    pub fn start(kind: RegistryKind) -> Self {
+        let (port, storage) = (free_port(), TempDir::new().unwrap());
+        let mut command = match kind {
+            RegistryKind::WithReferrers => {
+                let mut command = Command::new(tool("ggcr-registry"));
+                command.arg(format!("127.0.0.1:{port}"));
+                command
+            }
+            RegistryKind::Distribution => {
+                let config = storage.path().join("config.yaml");
+                let text = format!(
+                    "version: 0.1\nlog: {{ level: error, accesslog: {{ disabled: true }} }}\n\
+                     storage: {{ filesystem: {{ rootdirectory: \"{}\" }}, delete: {{ enabled: true }} }}\n\
+                     http: {{ addr: \"127.0.0.1:{port}\", secret: test }}\n",
+                    storage.path().join("data").display()
+                );
+                std::fs::write(&config, text).unwrap();
+                let mut command = Command::new(tool("registry"));
+                command.arg("serve").arg(&config).env("OTEL_TRACES_EXPORTER", "none");
+                command
+            }
+        };
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        Self { process: Some(Process::listening(&mut command, port)), port, _storage: storage }
+    }
+
+    /// Host and port, as in a reference.
+    pub fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Kills it for good.
+    pub fn stop(&mut self) {
+        self.process = None;
+    }
+}
