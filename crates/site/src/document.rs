@@ -41,6 +41,7 @@ pub(crate) struct Spec {
     pub(crate) revoked: Vec<String>,
     pub(crate) tag_freshness: Option<String>,
     pub(crate) stale: Option<String>,
+    #[serde(default, deserialize_with = "word")]
     pub(crate) pinning: Option<String>,
     pub(crate) pin_form: Option<String>,
     pub(crate) exceptions: Option<String>,
@@ -111,4 +112,18 @@ pub(crate) enum ObjectKey {
         name: String,
         key: Option<String>,
     },
+}
+
+/// A word, where YAML reads an unquoted `off` as false.
+fn word<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Word {
+        Text(String),
+        Flag(bool),
+    }
+    Ok(Option::<Word>::deserialize(deserializer)?.map(|word| match word {
+        Word::Text(text) => text,
+        Word::Flag(on) => if on { "on" } else { "off" }.to_owned(),
+    }))
 }

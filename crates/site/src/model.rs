@@ -480,6 +480,7 @@ spec:
             ),
             ("revoked: []", "revoked: [sha256:x]", "spec.revoked[0]: a sha256 digest has 64"),
             ("tagFreshness: 10s", "tagFreshness: 1h", "spec.tagFreshness: at most 300 seconds"),
+            ("pinning: always", "pinning: on", "spec.pinning: `on` is not one of `always`, `policy`, `off`"),
             ("stale: 7d", "stale: soon", "spec.stale: `soon` is not a duration"),
             (
                 "name: registry.local\n",
@@ -497,6 +498,12 @@ spec:
             let found = check(from, to);
             assert!(found.contains(expected), "{from} -> {to}: {found}");
         }
+    }
+
+    #[test]
+    fn an_unquoted_off_is_off() {
+        let site = Site::parse(&SITE.replace("pinning: always", "pinning: off")).unwrap();
+        assert_eq!(site.pinning, Pinning::Off);
     }
 
     #[test]
