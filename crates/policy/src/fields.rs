@@ -1,0 +1,132 @@
+//! Walks a document field by field, so that nothing in it is passed over in silence.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+/// Something about a field of a policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The field, as `spec.rules[0].validate.cel`.
+    pub path: String,
+    /// Why it is refused, or has no effect.
+    pub reason: String,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.path, self.reason)
+    }
+}
+
+/// What was noticed on the way.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    pub(crate) refusals: Vec<Refusal>,
+    pub(crate) warnings: Vec<Refusal>,
+}
+
+impl Notes {
+    pub(crate) fn refuse(&mut self, path: &str, reason: impl Into<String>) {
+        self.refusals.push(Refusal { path: path.to_owned(), reason: reason.into() });
+    }
+
+    pub(crate) fn warn(&mut self, path: &str, reason: impl Into<String>) {
+        self.warnings.push(Refusal { path: path.to_owned(), reason: reason.into() });
+    }
+}
+
+/// An object whose fields are taken one by one; what is left in the end is unknown.
+pub(crate) struct Fields<'a> {
+    object: &'a Map<String, Value>,
+    path: String,
+    taken: BTreeSet<&'static str>,
+}
+
+static EMPTY: std::sync::LazyLock<Map<String, Value>> = std::sync::LazyLock::new(Map::new);
+
+impl<'a> Fields<'a> {
+    pub(crate) fn of(value: &'a Value, path: &str, notes: &mut Notes) -> Self {
+        let object = value.as_object().unwrap_or_else(|| {
+            notes.refuse(path, "expected an object");
+            &EMPTY
+        });
+        Self { object, path: path.to_owned(), taken: BTreeSet::new() }
+    }
+
+    pub(crate) fn path_of(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+
+    /// The value of a field, unless it is absent or null.
+    pub(crate) fn take(&mut self, name: &'static str) -> Option<&'a Value> {
+        self.taken.insert(name);
+        self.object.get(name).filter(|value| !value.is_null())
+    }
+
+    pub(crate) fn text(&mut self, name: &'static str, notes: &mut Notes) -> Option<&'a str> {
+        let value = self.take(name)?;
+        let text = value.as_str();
+        if text.is_none() {
+            notes.refuse(&self.path_of(name), "expected a string");
+        }
+        text
+    }
+
+    pub(crate) fn flag(&mut self, name: &'static str, notes: &mut Notes) -> Option<bool> {
+        let value = self.take(name)?;
+        let flag = value.as_bool();
+        if flag.is_none() {
+            notes.refuse(&self.path_of(name), "expected true or false");
+        }
+        flag
+    }
+
+    pub(crate) fn list(&mut self, name: &'static str, notes: &mut Notes) -> &'a [Value] {
+        match self.take(name) {
+            None => &[],
+            Some(Value::Array(list)) => list,
+            Some(_) => {
+                notes.refuse(&self.path_of(name), "expected a list");
+                &[]
+            }
+        }
+    }
+
+    pub(crate) fn texts(&mut self, name: &'static str, notes: &mut Notes) -> Vec<String> {
+        let path = self.path_of(name);
+        let mut texts = Vec::new();
+        for (index, value) in self.list(name, notes).iter().enumerate() {
+            match value.as_str() {
+                Some(text) => texts.push(text.to_owned()),
+                None => notes.refuse(&format!("{path}[{index}]"), "expected a string"),
+            }
+        }
+        texts
+    }
+
+    /// Fields that are known and not supported yet.
+    pub(crate) fn not_yet(&mut self, names: &[&'static str], notes: &mut Notes) {
+        for name in names {
+            if self.take(name).is_some() {
+                notes.refuse(&self.path_of(name), "not supported yet");
+            }
+        }
+    }
+
+    /// Fields that are known and change nothing here.
+    pub(crate) fn no_effect(&mut self, names: &[&'static str], reason: &str, notes: &mut Notes) {
+        for name in names {
+            if self.take(name).is_some() {
+                notes.warn(&self.path_of(name), reason);
+            }
+        }
+    }
+
+    /// Refuses whatever was not taken.
+    pub(crate) fn finish(self, notes: &mut Notes) {
+        for name in self.object.keys().filter(|name| !self.taken.contains(name.as_str())) {
+            notes.refuse(&self.path_of(name), "unknown field");
+        }
+    }
+}

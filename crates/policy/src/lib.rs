@@ -1,0 +1,31 @@
+//! `kyverno.io` policies, compiled and evaluated without I/O.
+//!
+//! ```text
+//! engine.evaluate(review, facts) ─► Needs(wants)   the edge finds them out, concurrently
+//!                        ▲                │
+//!                        └── facts.add ◄──┘
+//!                                   ─► Done(outcome): object, denials, warnings, results
+//! ```
+//!
+//! Rewriting and verifying are one decision on the reference that will be stored: mutate rules
+//! run first, then the images they leave are what is asked about, and what is verified is what
+//! gets pinned. The validating phase decides again on the final object, by itself: nothing in
+//! the object is read as proof.
+
+mod conditions;
+mod engine;
+mod fields;
+mod images;
+mod load;
+mod patch;
+mod review;
+mod selector;
+mod template;
+
+pub use engine::{Engine, Evaluation, Facts, MAX_IMAGES, Outcome, Phase, RuleResult, Want};
+pub use fields::Refusal;
+pub use load::{Policy, load};
+pub use review::Review;
+
+/// Functions beyond the dialect's own: `registry_rewrite(image)` is the one rewriter.
+pub(crate) const FUNCTIONS: &[&str] = &["registry_rewrite"];

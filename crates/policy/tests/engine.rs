@@ -1,0 +1,438 @@
+//! The engine with facts by hand: the shipped policies, and those that users wrote.
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, clippy::unnecessary_wraps, reason = "tests")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use countersign_policy::{Engine, Evaluation, Facts, Outcome, Phase, Policy, Review, Want, load};
+use countersign_reference::Digest;
+use countersign_signature::sign::{Scheme, Signer};
+use countersign_site::Site;
+use countersign_verdict::{Code, Decision, Format, Outcome as Found, Proof, Tier, Verdict};
+use serde_json::{Value, json};
+
+const PREPEND: &str = include_str!("../../../policies/prepend-registry.yaml");
+const CHECK: &str = include_str!("../../../policies/check-image.yaml");
+
+fn digest() -> Digest {
+    Digest::sha256_of(b"an image")
+}
+
+fn site(extra: &str) -> Arc<Site> {
+    let text = format!(
+        "apiVersion: countersign.dev/v1alpha1\nkind: Site\nspec:\n  \
+         registry: {{ name: registry.local, endpoints: [{{ name: a, url: 'http://127.0.0.1:5000' }}] }}\n  \
+         bootstrapNamespaces: [kube-system]\n{extra}"
+    );
+    Arc::new(Site::parse(&text).unwrap())
+}
+
+fn policies(texts: &[&str]) -> Vec<Policy> {
+    let key = Signer::generate(Scheme::EcdsaP256).unwrap().public_pem();
+    let keys = BTreeMap::from([("vendor".to_owned(), key)]);
+    let documents = texts.iter().flat_map(|text| countersign_yaml::documents(text).unwrap());
+    documents.filter_map(|document| load(&document, &keys)).collect()
+}
+
+fn engine(texts: &[&str], extra: &str) -> Engine {
+    let policies = policies(texts);
+    for policy in &policies {
+        assert_eq!(policy.refusals, [], "{}", policy.name);
+    }
+    Engine::new(policies, site(extra))
+}
+
+fn pod(images: &[&str]) -> Value {
+    let containers: Vec<_> = images
+        .iter()
+        .enumerate()
+        .map(|(i, image)| json!({ "name": format!("c{i}"), "image": image }))
+        .collect();
+    json!({ "kind": "Pod", "metadata": { "name": "p" }, "spec": { "containers": containers } })
+}
+
+fn review(operation: &str, namespace: &str, object: Value, old: Option<Value>) -> Review {
+    Review::of(json!({ "uid": "1", "operation": operation, "namespace": namespace, "kind": { "kind": "Pod" },
+        "object": object, "oldObject": old }))
+}
+
+fn verified(want: &Want) -> Verdict {
+    let proof = Proof {
+        digest: want.question.image.digest().cloned().unwrap_or_else(digest),
+        keys: vec![],
+        format: Format::CosignSig,
+        source: "test".to_owned(),
+        stale_since: None,
+    };
+    Verdict {
+        image: want.question.image.clone(),
+        digest: Some(proof.digest.clone()),
+        outcome: Found::Verified(proof),
+        endpoint: None,
+        checks: vec![],
+    }
+}
+
+/// Unsigned if the name says so.
+fn by_name(want: &Want) -> Option<Verdict> {
+    if want.question.image.path().contains("unsigned") {
+        let image = want.question.image.clone();
+        return Some(Verdict::because(
+            image,
+            Found::Unsigned,
+            Code::NoSignature,
+            "no signature in any format",
+        ));
+    }
+    Some(verified(want))
+}
+
+/// Evaluates to the end, answering wants; also how many rounds and wants it took.
+fn run(
+    engine: &Engine,
+    review: &Review,
+    phase: Phase,
+    tier: Tier,
+    answer: &dyn Fn(&Want) -> Option<Verdict>,
+) -> (Outcome, Vec<Want>) {
+    let (mut facts, mut asked) = (Facts::default(), Vec::new());
+    for _ in 0..16 {
+        match engine.evaluate(review, phase, tier, &facts) {
+            Evaluation::Done(outcome) => return (*outcome, asked),
+            Evaluation::Needs(wants) => {
+                for want in wants {
+                    assert!(!asked.contains(&want), "asked twice");
+                    facts.add(want.clone(), answer(&want));
+                    asked.push(want);
+                }
+            }
+        }
+    }
+    panic!("no end")
+}
+
+fn images(object: &Value) -> Vec<&str> {
+    let lists = ["containers", "initContainers", "ephemeralContainers"];
+    lists
+        .iter()
+        .flat_map(|list| object["spec"][list].as_array().into_iter().flatten())
+        .filter_map(|container| container["image"].as_str())
+        .collect()
+}
+
+#[test]
+fn every_carrier_is_rewritten_verified_and_pinned() {
+    let engine = engine(&[PREPEND, CHECK], "");
+    let mut object = pod(&["nginx", &format!("a.b/c@{}", digest())]);
+    object["spec"]["initContainers"] = json!([{ "name": "i", "image": "quay.io/i:1" }]);
+    object["spec"]["ephemeralContainers"] = json!([{ "name": "e", "image": "host:5000/e:1" }]);
+    object["spec"]["volumes"] =
+        json!([{ "name": "v", "image": { "reference": "quay.io/v:1" } }, { "name": "w", "emptyDir": {} }]);
+    let review = review("CREATE", "default", object, None);
+    let (outcome, asked) = run(&engine, &review, Phase::Mutate, Tier::Fail, &by_name);
+    let d = digest();
+    assert_eq!(
+        images(&outcome.object),
+        [
+            format!("registry.local/docker.io/library/nginx:latest@{d}"),
+            format!("registry.local/a.b/c@{d}"),
+            format!("registry.local/quay.io/i:1@{d}"),
+            format!("registry.local/host_5000/e:1@{d}"),
+        ]
+    );
+    assert_eq!(
+        outcome.object["spec"]["volumes"][0]["image"]["reference"],
+        format!("registry.local/quay.io/v:1@{d}")
+    );
+    assert_eq!(outcome.object["spec"]["volumes"][1], json!({ "name": "w", "emptyDir": {} }));
+    assert!(outcome.denials.is_empty() && outcome.warnings.is_empty(), "{outcome:?}");
+    assert_eq!(asked.len(), 5, "all wants in one round");
+}
+
+#[test]
+fn t33_one_bad_image_denies_wherever_it_stands() {
+    let engine = engine(&[PREPEND, CHECK], "");
+    for images in [["good:1", "unsigned:1"], ["unsigned:1", "good:1"]] {
+        let review = review("CREATE", "default", pod(&images), None);
+        for phase in [Phase::Mutate, Phase::Validate] {
+            let (outcome, _) = run(&engine, &review, phase, Tier::Fail, &by_name);
+            assert!(!outcome.denials.is_empty(), "{phase:?}");
+        }
+        let (outcome, _) = run(&engine, &review, Phase::Mutate, Tier::Fail, &by_name);
+        let [denial] = outcome.denials.as_slice() else { panic!("{:?}", outcome.denials) };
+        assert!(
+            denial
+                .contains("registry.local/docker.io/library/unsigned:1 was denied by check-image/site-keys")
+        );
+        assert!(denial.contains("written    unsigned:1") && denial.contains("hint: "), "{denial}");
+    }
+}
+
+#[test]
+fn t23_the_validating_side_requires_the_pin() {
+    let engine = engine(&[PREPEND, CHECK], "");
+    let check = |image: &str| {
+        let review = review("CREATE", "default", pod(&[image]), None);
+        run(&engine, &review, Phase::Validate, Tier::Fail, &by_name).0.denials.join("")
+    };
+    assert_eq!(check(&format!("registry.local/a:1@{}", digest())), "");
+    assert!(
+        check("registry.local/a:1").contains("was not pinned: added or changed after Countersign's mutation")
+    );
+    let off = self::engine(&[PREPEND, CHECK], "  pinning: off\n");
+    let review = review("CREATE", "default", pod(&["registry.local/a:1"]), None);
+    assert!(run(&off, &review, Phase::Validate, Tier::Fail, &by_name).0.denials.is_empty());
+    let (outcome, _) = run(&off, &review, Phase::Mutate, Tier::Fail, &by_name);
+    assert_eq!(images(&outcome.object), ["registry.local/a:1"]);
+}
+
+#[test]
+fn an_update_leaves_alone_what_it_does_not_change() {
+    let engine = engine(&[PREPEND, CHECK], "");
+    let stored = format!("registry.local/docker.io/library/unsigned:1@{}", digest());
+    for (incoming, old, expected) in [
+        // Labels of a pod whose image is not verifiable any more.
+        (stored.as_str(), stored.as_str(), stored.as_str()),
+        // A pod of before the policy.
+        ("unsigned:1", "unsigned:1", "unsigned:1"),
+        // A bare pod applied again.
+        ("unsigned:1", stored.as_str(), stored.as_str()),
+    ] {
+        let mut changed = pod(&[incoming]);
+        changed["metadata"]["labels"] = json!({ "role": "master" });
+        let review = review("UPDATE", "default", changed, Some(pod(&[old])));
+        let (outcome, asked) = run(&engine, &review, Phase::Mutate, Tier::Fail, &by_name);
+        assert_eq!((images(&outcome.object), asked.len()), (vec![expected], 0));
+        assert!(outcome.denials.is_empty());
+    }
+    let review = review("UPDATE", "default", pod(&["unsigned:2"]), Some(pod(&["unsigned:1"])));
+    assert!(
+        !run(&engine, &review, Phase::Mutate, Tier::Fail, &by_name).0.denials.is_empty(),
+        "a changed one is judged"
+    );
+}
+
+#[test]
+fn t25_only_added_ephemeral_containers_are_judged() {
+    let engine = engine(&[PREPEND, CHECK], "");
+    let old = pod(&["unsigned:1"]);
+    let mut new = old.clone();
+    new["spec"]["ephemeralContainers"] = json!([{ "name": "debug", "image": "tool:1" }]);
+    let review = review("UPDATE", "default", new, Some(old));
+    let (outcome, asked) = run(&engine, &review, Phase::Mutate, Tier::Fail, &by_name);
+    assert_eq!(asked.len(), 1);
+    assert_eq!(images(&outcome.object)[1], format!("registry.local/docker.io/library/tool:1@{}", digest()));
+}
+
+#[test]
+fn audit_never_denies_never_waits_and_pins_what_is_at_hand() {
+    for engine in [
+        engine(&[PREPEND, &CHECK.replace("Enforce", "Audit")], ""),
+        engine(&[PREPEND, CHECK], "  mode: audit\n"),
+    ] {
+        let review = review("CREATE", "default", pod(&["unsigned:1", "good:1", "new:1"]), None);
+        let answer = |want: &Want| {
+            assert!(!want.wait);
+            if want.question.image.path().ends_with("new") { None } else { by_name(want) }
+        };
+        let (outcome, _) = run(&engine, &review, Phase::Mutate, Tier::Fail, &answer);
+        assert!(outcome.denials.is_empty());
+        assert_eq!(
+            images(&outcome.object),
+            [
+                "registry.local/docker.io/library/unsigned:1".to_owned(),
+                format!("registry.local/docker.io/library/good:1@{}", digest()),
+                "registry.local/docker.io/library/new:1".to_owned(),
+            ]
+        );
+        assert_eq!(outcome.results.iter().filter(|result| result.verdict.is_none()).count(), 1);
+        assert!(outcome.results.iter().all(|result| result.decision == Decision::Admit));
+    }
+}
+
+#[test]
+fn bootstrap_namespaces_keep_their_names_and_are_asked_for_where_the_node_looks() {
+    let engine = engine(&[PREPEND, CHECK], "");
+    let review = review("CREATE", "kube-system", pod(&["registry.k8s.io/coredns:1"]), None);
+    let (outcome, asked) = run(&engine, &review, Phase::Mutate, Tier::Ignore, &by_name);
+    assert_eq!(images(&outcome.object), [format!("registry.k8s.io/coredns:1@{}", digest())]);
+    assert_eq!(asked[0].question.image.to_string(), "registry.local/registry.k8s.io/coredns:1");
+}
+
+#[test]
+fn rewriting_takes_no_coverage_away() {
+    let check = CHECK.replace("imageReferences: [\"*\"]", "imageReferences: [\"ghcr.io/acme/*\"]");
+    let engine = engine(&[PREPEND, &check], "");
+    for (image, covered) in [
+        ("ghcr.io/acme/db:1", true),
+        ("registry.local/ghcr.io/acme/db:1", true),
+        ("ghcr.io.evil/acme/db:1", false),
+    ] {
+        let review = review("CREATE", "default", pod(&[image]), None);
+        let (_, asked) = run(&engine, &review, Phase::Mutate, Tier::Fail, &by_name);
+        assert_eq!(asked.len(), usize::from(covered), "{image}");
+    }
+}
+
+#[test]
+fn what_is_no_reference_or_too_much_is_denied() {
+    let engine = engine(&[PREPEND, CHECK], "");
+    for (image, code) in
+        [("registry.local/Foo", "[bad-reference]"), ("registry_local.x/foo", "[bad-reference]")]
+    {
+        let review = review("CREATE", "default", pod(&[image]), None);
+        let (outcome, _) = run(&engine, &review, Phase::Mutate, Tier::Fail, &by_name);
+        assert!(outcome.denials[0].contains(code), "{:?}", outcome.denials);
+    }
+    let many: Vec<String> = (0..65).map(|number| format!("a:{number}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    for (count, denied) in [(64, false), (65, true)] {
+        let review = review("CREATE", "default", pod(&many[..count]), None);
+        let (outcome, _) = run(&engine, &review, Phase::Mutate, Tier::Fail, &by_name);
+        assert_eq!(!outcome.denials.is_empty(), denied, "{count}");
+    }
+}
+
+#[test]
+fn t20_nothing_in_the_pod_makes_a_difference() {
+    let engine = engine(&[PREPEND, CHECK], "");
+    let mut object = pod(&["unsigned:1"]);
+    object["metadata"]["annotations"] = json!({ "kyverno.io/verify-images": "{\"unsigned:1\":\"pass\"}" });
+    object["metadata"]["labels"] = json!({ "prepend-registry": "disable", "spilo-role": "master" });
+    object["metadata"]["ownerReferences"] = json!([{ "kind": "ReplicaSet", "name": "x" }]);
+    let review = review("CREATE", "default", object, None);
+    assert!(!run(&engine, &review, Phase::Mutate, Tier::Fail, &by_name).0.denials.is_empty());
+}
+
+/// The prepend rule as its users wrote it, nested variables and all.
+const USERS: &str = r#"
+apiVersion: kyverno.io/v1
+kind: ClusterPolicy
+metadata:
+  name: prepend-registry
+  annotations: { pod-policies.kyverno.io/autogen-controllers: none }
+spec:
+  admission: true
+  background: true
+  emitWarning: false
+  rules:
+    - name: prepend-registry-containers
+      skipBackgroundRequests: true
+      match: { any: [{ resources: { kinds: [Pod] } }] }
+      preconditions:
+        all:
+          - { key: "{{ request.operation || 'BACKGROUND' }}", operator: AnyIn, value: [CREATE, UPDATE] }
+      mutate:
+        foreach:
+          - list: request.object.spec.containers
+            patchStrategicMerge:
+              spec:
+                containers:
+                  - name: "{{ element.name }}"
+                    image: "{{ images.containers.\"{{ element.name }}\".registry != 'registry.local' && 'registry.local/' || '' }}{{ regex_replace_all('^dtr.dev.cray.com/', '{{ regex_replace_all('^docker.io/', '{{element.image}}', '') }}', '') }}"
+    - name: prepend-registry-initcontainers
+      match: { any: [{ resources: { kinds: [Pod] } }] }
+      preconditions:
+        all:
+          - { key: "{{ request.operation || 'BACKGROUND' }}", operator: AnyIn, value: [CREATE, UPDATE] }
+          - { key: "{{ request.object.spec.initContainers[] || '' | length(@) }}", operator: GreaterThanOrEquals, value: 1 }
+      mutate:
+        foreach:
+          - list: request.object.spec.initContainers
+            patchStrategicMerge:
+              spec:
+                initContainers:
+                  - name: "{{ element.name }}"
+                    image: "{{ images.initContainers.\"{{ element.name }}\".registry != 'registry.local' && 'registry.local/' || '' }}{{ regex_replace_all('^docker.io/', '{{element.image}}', '') }}"
+---
+apiVersion: kyverno.io/v1
+kind: ClusterPolicy
+metadata:
+  name: check-image
+  annotations: { pod-policies.kyverno.io/autogen-controllers: none }
+spec:
+  validationFailureAction: Enforce
+  background: true
+  webhookTimeoutSeconds: 30
+  failurePolicy: Fail
+  rules:
+    - name: check-image
+      match: { any: [{ resources: { kinds: [Pod], namespaces: ["*"] } }] }
+      exclude: { any: [{ resources: { namespaces: [nexus], names: ["nexus-*"] } }] }
+      verifyImages:
+        - imageReferences: ["*"]
+          repository: registry.local
+          mutateDigest: false
+          verifyDigest: false
+          required: true
+          attestors:
+            - count: 1
+              entries:
+                - keys: { publicKeys: "site://vendor", signatureAlgorithm: sha256, rekor: { ignoreTlog: true }, ctlog: { ignoreSCT: true } }
+"#;
+
+#[test]
+fn policies_run_as_their_users_wrote_them() {
+    let engine = engine(&[USERS], "");
+    let mut object = pod(&["docker.io/csm/foo:1", "registry.local/x:1", "dtr.dev.cray.com/y:1"]);
+    let create = |object: &Value| review("CREATE", "default", object.clone(), None);
+    let (outcome, _) = run(&engine, &create(&object), Phase::Mutate, Tier::Fail, &by_name);
+    let d = digest();
+    let expected = ["registry.local/csm/foo:1", "registry.local/x:1", "registry.local/y:1"]
+        .map(|image| format!("{image}@{d}"));
+    assert_eq!(images(&outcome.object), expected);
+    object["spec"]["initContainers"] = json!([{ "name": "setup-1", "image": "quay.io/a/b:1" }]);
+    let (outcome, _) = run(&engine, &create(&object), Phase::Mutate, Tier::Fail, &by_name);
+    assert_eq!(images(&outcome.object)[3], format!("registry.local/quay.io/a/b:1@{d}"));
+    let excluded = json!({ "kind": "Pod", "metadata": { "name": "nexus-0" }, "spec": { "containers": [{ "name": "c", "image": "unsigned:1" }] } });
+    let (outcome, asked) =
+        run(&engine, &review("CREATE", "nexus", excluded, None), Phase::Mutate, Tier::Fail, &by_name);
+    assert!(outcome.denials.is_empty() && asked.is_empty());
+    // A value of the pod is never evaluated.
+    let evil = pod(&["{{ request.operation }}"]);
+    let (outcome, _) = run(&engine, &create(&evil), Phase::Mutate, Tier::Fail, &by_name);
+    assert!(!outcome.denials.is_empty());
+}
+
+#[test]
+fn what_is_not_supported_is_refused_by_its_path_and_denies_what_it_would_have_judged() {
+    let text = |rule: &str| {
+        format!(
+            "apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata: {{ name: p }}\nspec:\n  validationFailureAction: Enforce\n  rules:\n    - name: r\n      match: {{ any: [{{ resources: {{ kinds: [Pod] }} }}] }}\n{rule}"
+        )
+    };
+    for (rule, path, denies) in [
+        ("      validate: { pattern: {} }\n", "spec.rules[0].validate", true),
+        ("      generate: {}\n", "spec.rules[0].generate", false),
+        ("      colour: red\n", "spec.rules[0].colour", false),
+        ("      mutate: { patchesJson6902: x }\n", "spec.rules[0].mutate.patchesJson6902", false),
+        (
+            "      mutate: { patchStrategicMerge: { x: \"{{ nosuch(a) }}\" } }\n",
+            "spec.rules[0].mutate.patchStrategicMerge",
+            false,
+        ),
+        (
+            "      verifyImages: [{ imageReferences: [\"*\"], attestors: [{ entries: [{ keyless: {} }] }] }]\n",
+            "spec.rules[0].verifyImages[0].attestors[0].entries[0].keyless",
+            true,
+        ),
+        (
+            "      verifyImages: [{ imageReferences: [\"*\"], attestors: [{ entries: [{ keys: { publicKeys: \"site://none\" } }] }] }]\n",
+            "spec.rules[0].verifyImages[0].attestors[0].entries[0].keys.publicKeys",
+            true,
+        ),
+        ("      verifyImages: [{ imageReferences: [\"*\"] }]\n", "spec.rules[0].verifyImages[0]", true),
+    ] {
+        let policies = policies(&[&text(rule)]);
+        assert!(
+            policies[0].refusals.iter().any(|refusal| refusal.path == path),
+            "{rule}: {:?}",
+            policies[0].refusals
+        );
+        let engine = Engine::new(policies, site(""));
+        let review = review("CREATE", "default", pod(&["a:1"]), None);
+        let (outcome, _) = run(&engine, &review, Phase::Validate, Tier::Fail, &by_name);
+        assert_eq!(!outcome.denials.is_empty(), denies, "{rule}: {:?}", outcome.denials);
+        assert_eq!(engine.could_enforce("Pod", "default"), denies, "{rule}");
+    }
+}
