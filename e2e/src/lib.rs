@@ -10,11 +10,13 @@
     reason = "a failed step is a failed test"
 )]
 
+mod cluster;
 mod cosign;
 mod image;
 mod proxy;
 mod registries;
 
+pub use cluster::{ControlPlane, pod};
 pub use cosign::{Cosign, KeyPair, KeyType};
 pub use image::{Pushed, push_image, push_index};
 pub use proxy::CountingProxy;

@@ -17,6 +17,40 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Verify images where a node would pull them from, and say what was found
     Verify(VerifyArguments),
+    /// Serve the admission webhooks
+    Serve(ServeArguments),
+}
+
+/// The decision log goes to stdout, one JSON line for each verdict.
+#[derive(Args, Debug)]
+pub(crate) struct ServeArguments {
+    /// Read Site and policies from files instead of a cluster; the one way there is so far
+    #[arg(long, required = true)]
+    pub(crate) standalone: bool,
+
+    /// The Site
+    #[arg(long, value_name = "FILE")]
+    pub(crate) site: PathBuf,
+
+    /// A directory of policies (`*.yaml`)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) policies: PathBuf,
+
+    /// Where to listen
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8443")]
+    pub(crate) listen: std::net::SocketAddr,
+
+    /// The serving certificate (PEM); one is made where none is given
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+
+    /// Where to write the CA of a certificate that is made: the webhook's `caBundle`
+    #[arg(long, value_name = "FILE", conflicts_with = "tls_cert")]
+    pub(crate) ca_out: Option<PathBuf>,
 }
 
 /// Exit codes: 0 every image is verified, 1 one is not, 2 wrong usage or configuration,

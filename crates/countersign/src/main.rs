@@ -2,6 +2,8 @@
 
 mod cli;
 mod hosts_dir;
+mod serve;
+mod site;
 mod sources;
 mod verify;
 
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
     };
     let result = match arguments.command {
         cli::Command::Verify(arguments) => runtime.block_on(verify::run(&arguments)),
+        cli::Command::Serve(arguments) => runtime.block_on(serve::run(&arguments)),
     };
     match result {
         Ok(exit) => exit.into(),

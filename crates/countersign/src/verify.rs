@@ -10,12 +10,13 @@ use countersign_clock::SystemClock;
 use countersign_evidence::Memory;
 use countersign_mirrors::Severity;
 use countersign_reference::Reference;
-use countersign_site::{Pinning, Site};
+use countersign_site::Site;
 use countersign_verdict::{Attestors, Code, Outcome, Question, Verdict, text};
 use countersign_verifier::{Rules, Settings, Verifier};
 use tokio::time::Instant;
 
 use crate::cli::{Exit, Output, VerifyArguments};
+use crate::site::{self, warn};
 use crate::{hosts_dir, sources};
 
 /// Verifies the images and prints what was found.
@@ -61,22 +62,10 @@ fn verifier(arguments: &VerifyArguments) -> Result<(Arc<Verifier>, Option<Arc<Si
         return Ok((Verifier::new(Rules::Tree(tree), Settings::default(), load, store, clock), None));
     }
     let path = arguments.site.as_deref().unwrap_or(Path::new("site.yaml"));
-    let text = sources::text(path).map_err(anyhow::Error::msg).context("cannot read --site")?;
-    let site = Site::parse(&text).with_context(|| format!("{} is not a Site", path.display()))?;
-    for warning in &site.warnings.0 {
-        warn(&format!("{}: {}: {}", path.display(), warning.path, warning.message));
-    }
-    let settings = Settings {
-        tag_freshness: site.tag_freshness,
-        stale: site.stale,
-        compare_endpoints: site.pinning == Pinning::Off,
-        revoked: site.revoked.clone(),
-        ..Settings::default()
-    };
-    let base = path.parent().map(Path::to_owned).unwrap_or_default();
-    let site = Arc::new(site);
-    let load = Arc::new(sources::loader(base));
-    let verifier = Verifier::new(Rules::Site(Arc::clone(&site)), settings, load, store, clock);
+    let site = site::read(path)?;
+    let load = Arc::new(site::loader(path));
+    let rules = Rules::Site(Arc::clone(&site));
+    let verifier = Verifier::new(rules, site::settings(&site), load, store, clock);
     let rewrites = site.rewrite.enabled;
     Ok((verifier, rewrites.then_some(site)))
 }
@@ -87,11 +76,6 @@ fn warn_of_findings(tree: &countersign_mirrors::Tree, image: &str) {
         let word = if finding.severity == Severity::FailOpen { " (pulls leave the site)" } else { "" };
         warn(&format!("{}: {}{word}", finding.at, finding.message));
     }
-}
-
-#[expect(clippy::print_stderr, reason = "stderr is where a command line talks")]
-fn warn(message: &str) {
-    eprintln!("warning: {message}");
 }
 
 type Answer = std::result::Result<Verdict, (String, String)>;

@@ -1,0 +1,306 @@
+//! Answers reviews.
+
+use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use countersign_https::{Body, full};
+use countersign_policy::{Engine, Evaluation, Facts, Phase, Review, Want};
+use countersign_verdict::{Decision, Question, Tier, Verdict, text};
+use countersign_verifier::Verifier;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, join_all};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::wire::{Answer, Envelope};
+
+/// How often an evaluation may ask for more facts.
+const MAX_ROUNDS: usize = 16;
+/// What is kept of the API server's own time for its side.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// How much the webhook takes on.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of a review. Default 8 MiB: two objects of 3 MiB and their envelope.
+    pub body_bytes: usize,
+    /// Reviews at a time; more are overload. Default 256.
+    pub reviews: usize,
+    /// The longest that one review may take. Default 5 s.
+    pub deadline: Duration,
+    /// Audit questions under way in the background. Default 1000; more are dropped, and asked
+    /// again by the next pod.
+    pub background: usize,
+}
+
+impl Limits {
+    /// The defaults.
+    pub const DEFAULT: Self =
+        Self { body_bytes: 8 << 20, reviews: 256, deadline: Duration::from_secs(5), background: 1000 };
+}
+
+/// Whoever answers questions about images.
+pub trait Answers: Send + Sync + 'static {
+    /// The verdict, at the latest at the deadline.
+    fn verify(&self, question: Question, deadline: Instant) -> BoxFuture<'static, Verdict>;
+    /// The verdict if it needs no network.
+    fn at_hand(&self, question: &Question) -> Option<Verdict>;
+}
+
+impl Answers for Arc<Verifier> {
+    fn verify(&self, question: Question, deadline: Instant) -> BoxFuture<'static, Verdict> {
+        let verifier = Self::clone(self);
+        async move { Verifier::verify(&verifier, &question, deadline).await }.boxed()
+    }
+
+    fn at_hand(&self, question: &Question) -> Option<Verdict> {
+        Verifier::at_hand(self, question)
+    }
+}
+
+/// The webhook.
+pub struct Service<A> {
+    engine: RwLock<Arc<Engine>>,
+    bootstrap: Vec<String>,
+    answers: A,
+    limits: Limits,
+    slots: Semaphore,
+    background: Mutex<HashSet<Want>>,
+}
+
+impl<A: Answers> Service<A> {
+    /// A webhook that evaluates with this engine.
+    pub fn new(engine: Engine, bootstrap_namespaces: Vec<String>, answers: A, limits: Limits) -> Arc<Self> {
+        Arc::new(Self {
+            engine: RwLock::new(Arc::new(engine)),
+            bootstrap: bootstrap_namespaces,
+            answers,
+            slots: Semaphore::new(limits.reviews),
+            limits,
+            background: Mutex::default(),
+        })
+    }
+
+    /// Answers one HTTP request.
+    pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        let path = request.uri().path().to_owned();
+        let (phase, tier) = match (request.method(), path.as_str()) {
+            (&Method::GET, "/livez" | "/readyz") => return plain(StatusCode::OK, "ok\n"),
+            (&Method::POST, "/mutate/fail") => (Phase::Mutate, Tier::Fail),
+            (&Method::POST, "/mutate/ignore") => (Phase::Mutate, Tier::Ignore),
+            (&Method::POST, "/validate/fail") => (Phase::Validate, Tier::Fail),
+            (&Method::POST, "/validate/ignore") => (Phase::Validate, Tier::Ignore),
+            _ => {
+                return plain(
+                    StatusCode::NOT_FOUND,
+                    "there is /mutate and /validate, each with /fail and /ignore\n",
+                );
+            }
+        };
+        let deadline = Instant::now() + time_of(request.uri().query(), self.limits.deadline);
+        let body = match Limited::new(request.into_body(), self.limits.body_bytes).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) if error.is::<LengthLimitError>() => {
+                return plain(StatusCode::PAYLOAD_TOO_LARGE, "the review is too large\n");
+            }
+            Err(_) => return plain(StatusCode::BAD_REQUEST, "the review broke off\n"),
+        };
+        let review = match serde_json::from_slice::<Envelope>(&body) {
+            Ok(review) if review.api_version == "admission.k8s.io/v1" && review.kind == "AdmissionReview" => {
+                review
+            }
+            Ok(_) => {
+                return plain(
+                    StatusCode::BAD_REQUEST,
+                    "expected an AdmissionReview of admission.k8s.io/v1\n",
+                );
+            }
+            Err(error) => {
+                return plain(StatusCode::BAD_REQUEST, &format!("not an AdmissionReview: {error}\n"));
+            }
+        };
+        let uid = review.request["uid"].as_str().unwrap_or_default().to_owned();
+        let dry_run = review.request["dryRun"].as_bool().unwrap_or(false);
+        let review = Review::of(review.request);
+        // The tier is the caller's word; that the namespace belongs to it is ours to check.
+        let tier = if self.bootstrap.contains(&review.namespace) { tier } else { Tier::Fail };
+        let fallback = (review.kind.clone(), review.namespace.clone());
+        let answer = match self.slots.try_acquire() {
+            Err(_) => self.unable("too many reviews at a time", &fallback, tier),
+            Ok(_slot) => {
+                let work = self.decide(review, phase, tier, deadline, dry_run);
+                match AssertUnwindSafe(work).catch_unwind().await {
+                    Ok(answer) => answer,
+                    Err(_) => {
+                        tracing::error!(uid, "a review ended in a panic");
+                        self.unable("the review failed unexpectedly", &fallback, tier)
+                    }
+                }
+            }
+        };
+        let mut response = Response::new(full(answer.bytes(&uid)));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    }
+
+    /// What happens when a review could not be evaluated.
+    fn unable(&self, why: &str, (kind, namespace): &(String, String), tier: Tier) -> Answer {
+        let message = format!("Countersign could not judge this request: {why}");
+        let deny = tier == Tier::Fail && self.engine().could_enforce(kind, namespace);
+        let (denials, warnings) = if deny { (vec![message], vec![]) } else { (vec![], vec![message]) };
+        Answer { denials, warnings, patch: None }
+    }
+
+    fn engine(&self) -> Arc<Engine> {
+        Arc::clone(&self.engine.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    async fn decide(
+        self: &Arc<Self>,
+        review: Review,
+        phase: Phase,
+        tier: Tier,
+        deadline: Instant,
+        dry_run: bool,
+    ) -> Answer {
+        let engine = self.engine();
+        let mut facts = Facts::default();
+        for _ in 0..MAX_ROUNDS {
+            match engine.evaluate(&review, phase, tier, &facts) {
+                Evaluation::Needs(wants) => {
+                    let answers = wants.into_iter().map(|want| self.find_out(want, deadline, dry_run));
+                    for (want, answer) in join_all(answers).await {
+                        facts.add(want, answer);
+                    }
+                }
+                Evaluation::Done(outcome) => {
+                    for result in &outcome.results {
+                        if phase == Phase::Validate || result.decision == Decision::Deny {
+                            log(
+                                result.verdict.as_ref(),
+                                &result.policy,
+                                &result.rule,
+                                &review.namespace,
+                                result.enforce,
+                                result.decision,
+                            );
+                        }
+                    }
+                    let patch = (phase == Phase::Mutate && outcome.object != review.object)
+                        .then(|| serde_json::to_vec(&json_patch::diff(&review.object, &outcome.object)).ok())
+                        .flatten();
+                    return Answer { denials: outcome.denials, warnings: outcome.warnings, patch };
+                }
+            }
+        }
+        self.unable("its rules ask for facts without end", &(review.kind, review.namespace), tier)
+    }
+
+    async fn find_out(
+        self: &Arc<Self>,
+        want: Want,
+        deadline: Instant,
+        dry_run: bool,
+    ) -> (Want, Option<Verdict>) {
+        let at_hand = self.answers.at_hand(&want.question);
+        if at_hand.is_some() {
+            return (want, at_hand);
+        }
+        if want.wait {
+            let verdict = self.answers.verify(want.question.clone(), deadline).await;
+            return (want, Some(verdict));
+        }
+        if !dry_run {
+            self.find_out_later(want.clone());
+        }
+        (want, None)
+    }
+
+    /// Audit: verified in the background, and reported.
+    fn find_out_later(self: &Arc<Self>, want: Want) {
+        {
+            let mut under_way = self.background.lock().unwrap_or_else(PoisonError::into_inner);
+            if under_way.len() >= self.limits.background || !under_way.insert(want.clone()) {
+                return;
+            }
+        }
+        let service = Arc::clone(self);
+        tokio::spawn(async move {
+            let deadline = Instant::now() + Duration::from_secs(30);
+            let verdict = service.answers.verify(want.question.clone(), deadline).await;
+            log(Some(&verdict), "", "", "", false, Decision::Admit);
+            service.background.lock().unwrap_or_else(PoisonError::into_inner).remove(&want);
+        });
+    }
+}
+
+/// One line for one verdict.
+fn log(
+    verdict: Option<&Verdict>,
+    policy: &str,
+    rule: &str,
+    namespace: &str,
+    enforce: bool,
+    decision: Decision,
+) {
+    let Some(verdict) = verdict else { return };
+    tracing::info!(
+        target: "decision",
+        policy,
+        rule,
+        namespace,
+        enforce,
+        denied = decision == Decision::Deny,
+        verdict = verdict.outcome.word(),
+        image = %verdict.image,
+        digest = verdict.digest.as_ref().map(ToString::to_string),
+        endpoint = verdict.endpoint,
+        code = verdict.deciding().map(|check| check.code.as_str()),
+        summary = text::summary(verdict),
+    );
+}
+
+/// The time there is for a review: the API server's `?timeout=`, less a margin, or our own.
+fn time_of(query: Option<&str>, most: Duration) -> Duration {
+    let seconds = query
+        .into_iter()
+        .flat_map(|query| query.split('&'))
+        .find_map(|part| part.strip_prefix("timeout=")?.strip_suffix('s')?.parse::<u64>().ok());
+    let called = seconds
+        .map(|seconds| Duration::from_secs(seconds).saturating_sub(MARGIN).max(Duration::from_millis(200)));
+    called.map_or(most, |called| called.min(most))
+}
+
+fn plain(status: StatusCode, text: &str) -> Response<Body> {
+    let mut response = Response::new(full(text.to_owned()));
+    *response.status_mut() = status;
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_leaves_the_api_server_two_seconds() {
+        for (query, milliseconds) in [
+            (None, 5_000),
+            (Some("timeout=10s"), 5_000),
+            (Some("a=b&timeout=4s"), 2_000),
+            (Some("timeout=1s"), 200),
+            (Some("timeout=x"), 5_000),
+        ] {
+            assert_eq!(
+                time_of(query, Duration::from_secs(5)),
+                Duration::from_millis(milliseconds),
+                "{query:?}"
+            );
+        }
+    }
+}

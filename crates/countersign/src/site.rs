@@ -1,0 +1,41 @@
+//! The Site from a file.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use countersign_site::{Pinning, Site, Source};
+use countersign_verifier::Settings;
+
+use crate::sources;
+
+/// Reads a Site and tells its warnings.
+pub(crate) fn read(path: &Path) -> Result<Arc<Site>> {
+    let text = sources::text(path).map_err(anyhow::Error::msg).context("cannot read --site")?;
+    let site = Site::parse(&text).with_context(|| format!("{} is not a Site", path.display()))?;
+    for warning in &site.warnings.0 {
+        warn(&format!("{}: {}: {}", path.display(), warning.path, warning.message));
+    }
+    Ok(Arc::new(site))
+}
+
+/// What a Site says to the verifier besides its endpoints.
+pub(crate) fn settings(site: &Site) -> Settings {
+    Settings {
+        tag_freshness: site.tag_freshness,
+        stale: site.stale,
+        compare_endpoints: site.pinning == Pinning::Off,
+        revoked: site.revoked.clone(),
+        ..Settings::default()
+    }
+}
+
+/// Reads what the Site's sources name; relative paths are relative to its file.
+pub(crate) fn loader(path: &Path) -> impl Fn(&Source) -> Result<String, String> + Send + Sync + use<> {
+    sources::loader(path.parent().map(Path::to_owned).unwrap_or_default())
+}
+
+#[expect(clippy::print_stderr, reason = "stderr is where a command line talks")]
+pub(crate) fn warn(message: &str) {
+    eprintln!("warning: {message}");
+}
