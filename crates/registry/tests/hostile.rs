@@ -1,0 +1,155 @@
+//! A registry that lies in one stated way for each test.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use countersign_clock::SystemClock;
+use countersign_https::{Body, ClientTls, ServeLimits, full};
+use countersign_mirrors::Mirror;
+use countersign_reference::Digest;
+use countersign_registry::{Class, Endpoint, EndpointSettings, Error, Limits, Timing};
+use countersign_site::{HostPort, RegistryUrl};
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use tokio::net::TcpListener;
+
+/// Serves what a function says, and counts who asks.
+async fn lie(
+    answer: impl Fn(&str) -> Response<Body> + Clone + Send + Sync + 'static,
+) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (port, count) = (listener.local_addr().unwrap().port(), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&count);
+    let handler = move |request: Request<Incoming>| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let response = answer(request.uri().path());
+        async move { response }
+    };
+    tokio::spawn(countersign_https::serve(
+        listener,
+        None,
+        ServeLimits::DEFAULT,
+        handler,
+        std::future::pending(),
+    ));
+    (port, count)
+}
+
+fn endpoint(port: u16, allowed: &[u16]) -> Endpoint {
+    let mirror = Mirror {
+        name: "liar".to_owned(),
+        url: RegistryUrl::parse(&format!("http://127.0.0.1:{port}")).unwrap(),
+        resolve: true,
+        ca: vec![],
+        client: vec![],
+        skip_verify: false,
+        headers: vec![],
+        addresses: vec![],
+        allow_hosts: allowed
+            .iter()
+            .map(|port| HostPort { host: "127.0.0.1".to_owned(), port: *port })
+            .collect(),
+        namespace: None,
+    };
+    let timing = Timing { request: Duration::from_millis(500), ..Timing::DEFAULT };
+    let settings = EndpointSettings { tls: ClientTls::default(), limits: Limits::DEFAULT, timing };
+    Endpoint::new(&mirror, settings, Arc::new(SystemClock::default())).unwrap()
+}
+
+fn status(code: u16, headers: &[(&str, String)], body: &str) -> Response<Body> {
+    let mut response = Response::builder().status(code);
+    for (name, value) in headers {
+        response = response.header(*name, value);
+    }
+    response.body(full(body.to_owned())).unwrap()
+}
+
+#[tokio::test]
+async fn a_redirect_to_a_host_that_nothing_names_is_not_followed() {
+    let (elsewhere, asked) = lie(|_| status(200, &[], "content")).await;
+    let target = format!("http://127.0.0.1:{elsewhere}/blob");
+    let (port, _) = lie(move |_| status(307, &[("location", target.clone())], "")).await;
+    let digest = Digest::sha256_of(b"content");
+    let error = endpoint(port, &[]).blob("a/b", &digest, 100).await.unwrap_err();
+    assert_eq!((error.class(), asked.load(Ordering::SeqCst)), (Class::Refused, 0), "{error}");
+    assert!(matches!(error, Error::HostNotListed(host) if host.port == elsewhere));
+    assert!(endpoint(port, &[elsewhere]).blob("a/b", &digest, 100).await.is_ok(), "where it is named, it is");
+}
+
+#[tokio::test]
+async fn t41_a_token_realm_that_nothing_names_is_not_asked() {
+    let (elsewhere, asked) = lie(|_| status(200, &[], "{\"token\":\"x\"}")).await;
+    let challenge = format!("Bearer realm=\"http://127.0.0.1:{elsewhere}/token\",service=\"x\"");
+    let (port, _) = lie(move |_| status(401, &[("www-authenticate", challenge.clone())], "")).await;
+    let error = endpoint(port, &[]).manifest_of_tag("a/b", "1").await.unwrap_err();
+    assert_eq!((error.class(), asked.load(Ordering::SeqCst)), (Class::Refused, 0), "{error}");
+    // Named, it is asked, and the registry that wants no token either way denies.
+    let error = endpoint(port, &[elsewhere]).manifest_of_tag("a/b", "1").await.unwrap_err();
+    assert_eq!((error, asked.load(Ordering::SeqCst)), (Error::Denied(401), 1));
+}
+
+#[tokio::test]
+async fn t02_content_that_is_not_what_was_asked_for() {
+    let header = Digest::sha256_of(b"promised").to_string();
+    let (port, _) = lie(move |_| status(200, &[("docker-content-digest", header.clone())], "other")).await;
+    let error = endpoint(port, &[]).blob("a/b", &Digest::sha256_of(b"promised"), 100).await.unwrap_err();
+    assert!(
+        matches!(&error, Error::Mismatch { found, .. } if *found == Digest::sha256_of(b"other")),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn t38_a_body_beyond_its_limit() {
+    let (port, _) = lie(|_| status(200, &[], &"x".repeat(101))).await;
+    let digest = Digest::sha256_of("x".repeat(101).as_bytes());
+    let error = endpoint(port, &[]).blob("a/b", &digest, 100).await.unwrap_err();
+    assert!(matches!(error, Error::Limit(_)), "{error}");
+    assert!(endpoint(port, &[]).blob("a/b", &digest, 101).await.is_ok());
+}
+
+#[tokio::test]
+async fn t37_referrers_without_end() {
+    let index = "application/vnd.oci.image.index.v1+json".to_owned();
+    let (port, count) = lie(move |path| {
+        let next = format!("<{path}>; rel=\"next\"");
+        status(
+            200,
+            &[("content-type", index.clone()), ("link", next)],
+            "{\"schemaVersion\":2,\"manifests\":[]}",
+        )
+    })
+    .await;
+    let error = endpoint(port, &[]).referrers("a/b", &Digest::sha256_of(b"")).await.unwrap_err();
+    assert!(matches!(error, Error::Limit(_)), "{error}");
+    assert_eq!(count.load(Ordering::SeqCst), Limits::DEFAULT.referrers_pages);
+}
+
+#[tokio::test]
+async fn only_404_is_absent() {
+    for (code, class) in [
+        (404, Class::Absent),
+        (401, Class::Denied),
+        (403, Class::Denied),
+        (429, Class::Unreachable),
+        (500, Class::Unreachable),
+        (503, Class::Unreachable),
+        (204, Class::Unreachable),
+    ] {
+        let (port, _) = lie(move |_| status(code, &[], "")).await;
+        let error = endpoint(port, &[]).manifest_of_tag("a/b", "1").await.unwrap_err();
+        assert_eq!(error.class(), class, "{code}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_cannot_be_dialled_is_held_off() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let endpoint = endpoint(port, &[]);
+    assert!(matches!(endpoint.manifest_of_tag("a/b", "1").await, Err(Error::Dial(_))));
+    assert_eq!(endpoint.manifest_of_tag("a/b", "1").await, Err(Error::HeldOff));
+}
