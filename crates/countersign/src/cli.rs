@@ -36,6 +36,10 @@ pub(crate) struct ServeArguments {
     #[arg(long, value_name = "DIR")]
     pub(crate) policies: PathBuf,
 
+    /// Where proofs are kept, so that they outlive a restart; in memory where not given
+    #[arg(long, value_name = "DIR")]
+    pub(crate) evidence: Option<PathBuf>,
+
     /// Where to listen
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8443")]
     pub(crate) listen: std::net::SocketAddr,

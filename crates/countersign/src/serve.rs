@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 use countersign_admission::{Limits, Service};
 use countersign_clock::SystemClock;
-use countersign_evidence::Memory;
+use countersign_evidence::{Directory, Memory, Store};
 use countersign_https::{Authority, Identity, ServeLimits};
 use countersign_policy::{Engine, Policy};
 use countersign_verifier::{Rules, Verifier};
@@ -37,7 +37,11 @@ pub(crate) async fn run(arguments: &ServeArguments) -> Result<Exit> {
     let count = policies.len();
     let rules = Rules::Site(Arc::clone(&site));
     let clock = Arc::new(SystemClock::default());
-    let verifier = Verifier::new(rules, site::settings(&site), load, Arc::new(Memory::default()), clock);
+    let store: Arc<dyn Store> = match &arguments.evidence {
+        Some(path) => Arc::new(Directory::open(path).context("--evidence")?),
+        None => Arc::new(Memory::default()),
+    };
+    let verifier = Verifier::new(rules, site::settings(&site), load, store, clock);
     let bootstrap = site.bootstrap_namespaces.iter().cloned().collect();
     let service =
         Service::new(Engine::new(policies, Arc::clone(&site)), bootstrap, verifier, Limits::DEFAULT);

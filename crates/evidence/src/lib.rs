@@ -7,6 +7,10 @@
 //! A [`TagRecord`] says which digest a name and tag stood for when a registry last confirmed
 //! it. It proves nothing by itself, and is used only while no registry answers.
 
+mod directory;
+
+pub use directory::Directory;
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::{Mutex, MutexGuard, PoisonError};
