@@ -52,6 +52,8 @@ pub struct Judge<'a> {
     limits: Limits,
     operations: usize,
     seen: usize,
+    /// Content that was judged: endpoints hold copies of one another.
+    judged: BTreeSet<Digest>,
     /// Which of the trust's keys have signed.
     signed: BTreeSet<usize>,
     useful: Vec<Material>,
@@ -67,6 +69,7 @@ impl<'a> Judge<'a> {
             limits,
             operations: 0,
             seen: 0,
+            judged: BTreeSet::new(),
             signed: BTreeSet::new(),
             useful: Vec::new(),
             checks: Vec::new(),
@@ -76,6 +79,10 @@ impl<'a> Judge<'a> {
     /// Judges one more signature; the answer once the attestors are satisfied.
     pub fn add(&mut self, located: &Located) -> Option<Verified<Signatures>> {
         self.seen += 1;
+        if !self.judged.insert(located.material.id()) && self.seen <= self.limits.signatures {
+            self.note(located, Code::SeenBefore, "the same as one before".to_owned());
+            return None;
+        }
         match self.weigh(&located.material) {
             Ok(keys) => {
                 let names: Vec<_> = keys.iter().map(|key| self.fingerprint(*key)).collect();

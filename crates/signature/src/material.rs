@@ -65,6 +65,17 @@ impl Material {
         }
     }
 
+    /// Tells contents apart: everything that is judged goes into it.
+    pub(crate) fn id(&self) -> Digest {
+        match self {
+            Self::Bundle { json } => Digest::sha256_of(json),
+            Self::CosignSig { payload, annotations } => {
+                let signature = annotations.get(SIGNATURE_ANNOTATION).map(String::as_bytes);
+                Digest::sha256_of(&[payload, b"\0".as_slice(), signature.unwrap_or_default()].concat())
+            }
+        }
+    }
+
     fn bytes(&self) -> &[u8] {
         match self {
             Self::CosignSig { payload, .. } => payload,

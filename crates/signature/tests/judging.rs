@@ -217,6 +217,23 @@ fn t16_t17_thresholds_count_keys() {
 }
 
 #[test]
+fn a_copy_of_a_signature_is_one_signature() {
+    let (own, other) = (signer(), signer());
+    let by_other = other.bundle(&image(), &none()).unwrap();
+    let attestors = Attestors::any_of_keys(&own.public_pem());
+    let (ok, codes) = judge(&attestors, &[by_other.clone(), by_other.clone()]);
+    assert_eq!((ok, codes), (false, vec![Code::KeyMismatch, Code::SeenBefore]));
+    let good = own.bundle(&image(), &none()).unwrap();
+    assert!(judge(&attestors, &[by_other.clone(), by_other, good]).0);
+    // The same payload with another signature is another one.
+    let (bad, good) = (
+        other.cosign_sig(&image(), "a/b", &none()).unwrap(),
+        own.cosign_sig(&image(), "a/b", &none()).unwrap(),
+    );
+    assert!(judge(&attestors, &[bad, good]).0);
+}
+
+#[test]
 fn all_sets_have_to_hold_and_sets_nest() {
     let (a, b, c) = (signer(), signer(), signer());
     let vendor = AttestorSet { count: Some(1), entries: vec![keys(&a.public_pem(), &[])] };
@@ -254,9 +271,12 @@ fn t37_limits_are_reached_at_their_edge() {
     let signer = signer();
     let trusted = Attestors::any_of_keys(&signer.public_pem());
     let good = signer.bundle(&image(), &none()).unwrap();
-    let bad = Signer::generate(Scheme::EcdsaP256).unwrap().bundle(&image(), &none()).unwrap();
+    let stranger = Signer::generate(Scheme::EcdsaP256).unwrap();
+    let bad = || stranger.bundle(&image(), &none()).unwrap();
     let limits = Limits { signatures: 3, ..Limits::DEFAULT };
-    let many = |n: usize| [vec![bad.clone(); n], vec![good.clone()]].concat();
+    let many = |n: usize| (0..n).map(|_| bad()).chain([good.clone()]).collect::<Vec<_>>();
+    let copies = [vec![bad(); 3], vec![good.clone()]].concat();
+    assert_eq!(judge_within(&trusted, &copies, limits).1.last(), Some(&Code::LimitReached), "copies count");
     assert!(judge_within(&trusted, &many(2), limits).0);
     assert_eq!(judge_within(&trusted, &many(3), limits).1.last(), Some(&Code::LimitReached));
     let limits = Limits { operations: 3, ..Limits::DEFAULT };

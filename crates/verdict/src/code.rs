@@ -43,6 +43,8 @@ codes! {
     SignatureValid = "signature-valid", None;
     /// Looked for and, by a definite answer, not there.
     NotPresent = "not-present", None;
+    /// A copy of a signature that was looked at already.
+    SeenBefore = "seen-before", None;
     /// No signature in any format at the endpoint that serves the image.
     NoSignature = "no-signature", Some("sign the digest with `cosign sign --key …`, or copy its signatures along: plain image copies drop them");
     /// The signature was not made by any key of the policy.
