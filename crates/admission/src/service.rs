@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use countersign_https::{Body, full};
-use countersign_policy::{Engine, Evaluation, Facts, Phase, Review, Want};
+use countersign_policy::{Engine, Finding, Phase, Review, Want};
 use countersign_verdict::{Decision, Question, Tier, Verdict, text};
 use countersign_verifier::Verifier;
 use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -20,10 +20,11 @@ use tokio::time::Instant;
 
 use crate::wire::{Answer, Envelope};
 
-/// How often an evaluation may ask for more facts.
-const MAX_ROUNDS: usize = 16;
 /// What is kept of the API server's own time for its side.
 const MARGIN: Duration = Duration::from_secs(2);
+
+/// How long a verdict may take that nobody waits for.
+const BACKGROUND_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How much the webhook takes on.
 #[derive(Clone, Copy, Debug)]
@@ -67,19 +68,17 @@ impl Answers for Arc<Verifier> {
 /// The webhook.
 pub struct Service<A> {
     engine: RwLock<Arc<Engine>>,
-    bootstrap: Vec<String>,
     answers: A,
     limits: Limits,
     slots: Semaphore,
-    background: Mutex<HashSet<Want>>,
+    background: Mutex<HashSet<Question>>,
 }
 
 impl<A: Answers> Service<A> {
     /// A webhook that evaluates with this engine.
-    pub fn new(engine: Engine, bootstrap_namespaces: Vec<String>, answers: A, limits: Limits) -> Arc<Self> {
+    pub fn new(engine: Engine, answers: A, limits: Limits) -> Arc<Self> {
         Arc::new(Self {
             engine: RwLock::new(Arc::new(engine)),
-            bootstrap: bootstrap_namespaces,
             answers,
             slots: Semaphore::new(limits.reviews),
             limits,
@@ -129,7 +128,7 @@ impl<A: Answers> Service<A> {
         let dry_run = review.request["dryRun"].as_bool().unwrap_or(false);
         let review = Review::of(review.request);
         // The tier is the caller's word; that the namespace belongs to it is ours to check.
-        let tier = if self.bootstrap.contains(&review.namespace) { tier } else { Tier::Fail };
+        let tier = if self.engine().is_bootstrap(&review.namespace) { tier } else { Tier::Fail };
         let fallback = (review.kind.clone(), review.namespace.clone());
         let answer = match self.slots.try_acquire() {
             Err(_) => self.unable("too many reviews at a time", &fallback, tier),
@@ -169,101 +168,85 @@ impl<A: Answers> Service<A> {
         deadline: Instant,
         dry_run: bool,
     ) -> Answer {
-        let engine = self.engine();
-        let mut facts = Facts::default();
-        for _ in 0..MAX_ROUNDS {
-            match engine.evaluate(&review, phase, tier, &facts) {
-                Evaluation::Needs(wants) => {
-                    let answers = wants.into_iter().map(|want| self.find_out(want, deadline, dry_run));
-                    for (want, answer) in join_all(answers).await {
-                        facts.add(want, answer);
-                    }
+        let find_out = |want| self.find_out(want, deadline);
+        let outcome = match self.engine().decide(&review, phase, tier, find_out).await {
+            Ok(outcome) => outcome,
+            // `Refused`: the tier makes no difference.
+            Err(error) => {
+                return self.unable(&error.to_string(), &(review.kind, review.namespace), Tier::Fail);
+            }
+        };
+        for result in outcome.results {
+            let about =
+                About { policy: result.policy, rule: result.rule, namespace: review.namespace.clone() };
+            match result.finding {
+                // The validating side reports, so that what passes both is reported once.
+                Finding::Known(verdict) if phase == Phase::Validate || result.decision == Decision::Deny => {
+                    about.log(&verdict, result.enforce, result.decision);
                 }
-                Evaluation::Done(outcome) => {
-                    for result in &outcome.results {
-                        if phase == Phase::Validate || result.decision == Decision::Deny {
-                            log(
-                                result.verdict.as_ref(),
-                                &result.policy,
-                                &result.rule,
-                                &review.namespace,
-                                result.enforce,
-                                result.decision,
-                            );
-                        }
-                    }
-                    let patch = (phase == Phase::Mutate && outcome.object != review.object)
-                        .then(|| serde_json::to_vec(&json_patch::diff(&review.object, &outcome.object)).ok())
-                        .flatten();
-                    return Answer { denials: outcome.denials, warnings: outcome.warnings, patch };
+                Finding::Pending(question) if phase == Phase::Validate && !dry_run => {
+                    self.find_out_later(about, question);
                 }
+                _ => {}
             }
         }
-        self.unable("its rules ask for facts without end", &(review.kind, review.namespace), tier)
+        let patch = (phase == Phase::Mutate && outcome.object != review.object)
+            .then(|| serde_json::to_vec(&json_patch::diff(&review.object, &outcome.object)).ok())
+            .flatten();
+        Answer { denials: outcome.denials, warnings: outcome.warnings, patch }
     }
 
-    async fn find_out(
-        self: &Arc<Self>,
-        want: Want,
-        deadline: Instant,
-        dry_run: bool,
-    ) -> (Want, Option<Verdict>) {
+    async fn find_out(&self, want: Want, deadline: Instant) -> Option<Verdict> {
         let at_hand = self.answers.at_hand(&want.question);
-        if at_hand.is_some() {
-            return (want, at_hand);
+        if at_hand.is_none() && want.wait {
+            return Some(self.answers.verify(want.question, deadline).await);
         }
-        if want.wait {
-            let verdict = self.answers.verify(want.question.clone(), deadline).await;
-            return (want, Some(verdict));
-        }
-        if !dry_run {
-            self.find_out_later(want.clone());
-        }
-        (want, None)
+        at_hand
     }
 
     /// Audit: verified in the background, and reported.
-    fn find_out_later(self: &Arc<Self>, want: Want) {
+    fn find_out_later(self: &Arc<Self>, about: About, question: Question) {
         {
             let mut under_way = self.background.lock().unwrap_or_else(PoisonError::into_inner);
-            if under_way.len() >= self.limits.background || !under_way.insert(want.clone()) {
+            if under_way.len() >= self.limits.background || !under_way.insert(question.clone()) {
                 return;
             }
         }
         let service = Arc::clone(self);
         tokio::spawn(async move {
-            let deadline = Instant::now() + Duration::from_secs(30);
-            let verdict = service.answers.verify(want.question.clone(), deadline).await;
-            log(Some(&verdict), "", "", "", false, Decision::Admit);
-            service.background.lock().unwrap_or_else(PoisonError::into_inner).remove(&want);
+            let deadline = Instant::now() + BACKGROUND_DEADLINE;
+            let verdict = service.answers.verify(question.clone(), deadline).await;
+            about.log(&verdict, false, Decision::Admit);
+            service.background.lock().unwrap_or_else(PoisonError::into_inner).remove(&question);
         });
     }
 }
 
-/// One line for one verdict.
-fn log(
-    verdict: Option<&Verdict>,
-    policy: &str,
-    rule: &str,
-    namespace: &str,
-    enforce: bool,
-    decision: Decision,
-) {
-    let Some(verdict) = verdict else { return };
-    tracing::info!(
-        target: "decision",
-        policy,
-        rule,
-        namespace,
-        enforce,
-        denied = decision == Decision::Deny,
-        verdict = verdict.outcome.word(),
-        image = %verdict.image,
-        digest = verdict.digest.as_ref().map(ToString::to_string),
-        endpoint = verdict.endpoint,
-        code = verdict.deciding().map(|check| check.code.as_str()),
-        summary = text::summary(verdict),
-    );
+/// Whose verdict it is.
+struct About {
+    policy: String,
+    rule: String,
+    namespace: String,
+}
+
+impl About {
+    /// One line of the decision log for one verdict.
+    fn log(&self, verdict: &Verdict, enforce: bool, decision: Decision) {
+        tracing::info!(
+            target: "decision",
+            policy = self.policy,
+            rule = self.rule,
+            namespace = self.namespace,
+            enforce,
+            denied = decision == Decision::Deny,
+            verdict = verdict.outcome.word(),
+            image = %verdict.image,
+            digest = verdict.digest.as_ref().map(ToString::to_string),
+            endpoint = verdict.endpoint,
+            code = verdict.deciding().map(|check| check.code.as_str()),
+            summary = text::summary(verdict),
+        );
+    }
 }
 
 /// The time there is for a review: the API server's `?timeout=`, less a margin, or our own.

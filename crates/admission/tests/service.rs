@@ -58,7 +58,7 @@ async fn serve(action: &str, limits: Limits) -> u16 {
     let keys = BTreeMap::from([("vendor".to_owned(), key)]);
     let policy = countersign_policy::load(&countersign_yaml::document(&text).unwrap(), &keys).unwrap();
     let engine = Engine::new(vec![policy], site);
-    let service = Service::new(engine, vec!["kube-system".to_owned()], ByName, limits);
+    let service = Service::new(engine, ByName, limits);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let handler = move |request| Arc::clone(&service).answer(request);

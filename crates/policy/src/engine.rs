@@ -77,12 +77,31 @@ pub struct RuleResult {
     pub rule: String,
     /// The image as the request has it.
     pub written: String,
-    /// What was found; `None` while that is being found out.
-    pub verdict: Option<Verdict>,
+    /// What was found.
+    pub finding: Finding,
     /// Whether the rule enforces.
     pub enforce: bool,
     /// What follows.
     pub decision: Decision,
+}
+
+/// A verdict, or the question that one is still due for: Audit does not wait.
+#[derive(Clone, Debug)]
+pub enum Finding {
+    /// What was found.
+    Known(Verdict),
+    /// Nothing is at hand.
+    Pending(Question),
+}
+
+impl Finding {
+    /// The verdict, if there is one.
+    pub fn verdict(&self) -> Option<&Verdict> {
+        match self {
+            Self::Known(verdict) => Some(verdict),
+            Self::Pending(_) => None,
+        }
+    }
 }
 
 /// Compiled policies and the Site they work in.
@@ -154,7 +173,8 @@ impl Engine {
         enforce && self.site.mode == Mode::Enforce
     }
 
-    fn is_bootstrap(&self, namespace: &str) -> bool {
+    /// Whether a namespace is of the tier that must not deadlock.
+    pub fn is_bootstrap(&self, namespace: &str) -> bool {
         self.site.bootstrap_namespaces.contains(namespace)
     }
 }
@@ -399,14 +419,15 @@ impl Run<'_> {
             reference.clone()
         };
         let refused = |code, why: &str| Verdict::because(asked.clone(), Found::Refused, code, why);
-        let verdict = if too_many {
-            Some(refused(Code::TooManyImages, "a pod has more than 64 images"))
+        let finding = if too_many {
+            Finding::Known(refused(Code::TooManyImages, "a pod has more than 64 images"))
         } else if phase == Phase::Validate
             && enforce
             && site.pinning == Pinning::Always
             && reference.digest().is_none()
         {
-            Some(refused(Code::NotPinned, "was not pinned: added or changed after Countersign's mutation"))
+            let why = "was not pinned: added or changed after Countersign's mutation";
+            Finding::Known(refused(Code::NotPinned, why))
         } else {
             let question = Question {
                 image: asked.clone(),
@@ -415,7 +436,8 @@ impl Run<'_> {
             };
             let want = Want { question, wait: enforce };
             match self.facts.0.get(&want) {
-                Some(answer) => answer.clone(),
+                Some(Some(verdict)) => Finding::Known(verdict.clone()),
+                Some(None) => Finding::Pending(want.question),
                 None => {
                     if !self.wants.contains(&want) {
                         self.wants.push(want);
@@ -424,11 +446,11 @@ impl Run<'_> {
                 }
             }
         };
-        let decision = match &verdict {
+        let decision = match finding.verdict() {
             Some(verdict) if enforce => verdict.outcome.decide(policy.failure_policy, self.tier),
             _ => Decision::Admit,
         };
-        if let Some(verdict) = &verdict {
+        if let Some(verdict) = finding.verdict() {
             if decision == Decision::Deny {
                 self.outcome.denials.push(text::denial(verdict, written, &policy.name, &rule.name));
             } else if enforce && verdict.proof().is_none() {
@@ -439,6 +461,10 @@ impl Run<'_> {
                     asked,
                     text::summary(verdict)
                 ));
+            }
+            if let Some(since) = verdict.proof().and_then(|proof| proof.stale_since) {
+                let stale = format!("no registry answers: the tag was last confirmed at {since}");
+                self.outcome.warnings.push(format!("{}/{}: {asked}: {stale}", policy.name, rule.name));
             }
             let pinning = match site.pinning {
                 Pinning::Always => true,
@@ -457,7 +483,7 @@ impl Run<'_> {
             policy: policy.name.clone(),
             rule: rule.name.clone(),
             written: written.to_owned(),
-            verdict,
+            finding,
             enforce,
             decision,
         });

@@ -13,6 +13,7 @@
 //! the object is read as proof.
 
 mod conditions;
+mod drive;
 mod engine;
 mod fields;
 mod images;
@@ -22,7 +23,8 @@ mod review;
 mod selector;
 mod template;
 
-pub use engine::{Engine, Evaluation, Facts, MAX_IMAGES, Outcome, Phase, RuleResult, Want};
+pub use drive::{Endless, MAX_ROUNDS};
+pub use engine::{Engine, Evaluation, Facts, Finding, MAX_IMAGES, Outcome, Phase, RuleResult, Want};
 pub use fields::Refusal;
 pub use load::{Policy, load};
 pub use review::Review;

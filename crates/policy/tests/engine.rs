@@ -245,7 +245,7 @@ fn audit_never_denies_never_waits_and_pins_what_is_at_hand() {
                 "registry.local/docker.io/library/new:1".to_owned(),
             ]
         );
-        assert_eq!(outcome.results.iter().filter(|result| result.verdict.is_none()).count(), 1);
+        assert_eq!(outcome.results.iter().filter(|result| result.finding.verdict().is_none()).count(), 1);
         assert!(outcome.results.iter().all(|result| result.decision == Decision::Admit));
     }
 }
