@@ -117,6 +117,75 @@ async fn every_other_verdict_of_the_command() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn policies_say_who_must_have_signed() {
+    assert_isolated();
+    let (registry, directory) = (Registry::start(RegistryKind::Distribution), TempDir::new().unwrap());
+    let key = Cosign::V3.key_pair(directory.path(), "vendor", KeyType::EcdsaP256);
+    let signed = push_image(&registry.host(), "quay.io/team/signed", "1", "signed").await;
+    Cosign::V3.sign(directory.path(), &key, &signed.by_digest());
+    push_image(&registry.host(), "quay.io/team/unsigned", "1", "unsigned").await;
+    let file = directory.path().join("site.yaml");
+    let keys = "  trust: { keys: { vendor: { file: vendor.pub } } }\n  bootstrapNamespaces: [kube-system]\n";
+    std::fs::write(&file, site(&[registry.port]) + keys).unwrap();
+    let policies = concat!(env!("CARGO_MANIFEST_DIR"), "/../policies");
+    let broken = directory.path().join("broken.yaml");
+    let check = std::fs::read_to_string(format!("{policies}/check-image.yaml")).unwrap();
+    std::fs::write(&broken, check.replace("site://*", "site://none")).unwrap();
+    let scoped = directory.path().join("scoped.yaml");
+    let text = check.replace("imageReferences: [\"*\"]", "imageReferences: [\"ghcr.io/*\"]");
+    std::fs::write(&scoped, text).unwrap();
+    let (prepend, check) =
+        (format!("{policies}/prepend-registry.yaml"), format!("{policies}/check-image.yaml"));
+    let run = |files: &[&str], more: &[&str], image: &str| {
+        let mut command = Command::new(countersign());
+        command.args(["verify", "--output", "json", image, "--site"]).arg(&file).args(more);
+        for file in files {
+            command.arg("--policy").arg(file);
+        }
+        let output = command.output().unwrap();
+        let data: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let line = format!(
+            "{} {} {}",
+            data[0]["verdict"].as_str().unwrap(),
+            data[0]["rule"].as_str().unwrap_or("-"),
+            data[0]["image"].as_str().unwrap()
+        );
+        (output.status.code().unwrap(), line)
+    };
+    let (broken, scoped) = (broken.to_str().unwrap(), scoped.to_str().unwrap());
+    let local = "registry.local/quay.io/team";
+    for (files, more, image, code, line) in [
+        (
+            vec![prepend.as_str(), &check],
+            vec![],
+            "signed:1",
+            0,
+            format!("Verified check-image/site-keys {local}/signed:1"),
+        ),
+        (
+            vec![&prepend, &check],
+            vec![],
+            "unsigned:1",
+            1,
+            format!("Unsigned check-image/site-keys {local}/unsigned:1"),
+        ),
+        // Its node's scoped rules lead to the same endpoints.
+        (
+            vec![&check],
+            vec!["--namespace", "kube-system"],
+            "signed:1",
+            0,
+            format!("Verified check-image/site-keys {local}/signed:1"),
+        ),
+        (vec![&prepend, scoped], vec![], "unsigned:1", 0, format!("NotCovered - {local}/unsigned:1")),
+        (vec![&prepend, broken], vec![], "signed:1", 1, "Refused - quay.io/team/signed:1".to_owned()),
+        (vec![&prepend, &check], vec![], "Bad:1", 1, "Refused - quay.io/team/Bad:1".to_owned()),
+    ] {
+        assert_eq!(run(&files, &more, &format!("quay.io/team/{image}")), (code, line), "{files:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_index_signature_covers_the_index_digest() {
     assert_isolated();
     let (registry, directory) = (Registry::start(RegistryKind::Distribution), TempDir::new().unwrap());

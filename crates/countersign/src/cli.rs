@@ -15,6 +15,8 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// See it work: everything on this machine, nothing installed, nothing but loopback
+    Demo,
     /// Verify images where a node would pull them from, and say what was found
     Verify(VerifyArguments),
     /// Serve the admission webhooks
@@ -66,16 +68,25 @@ pub(crate) struct VerifyArguments {
     pub(crate) images: Vec<String>,
 
     /// Public keys (PEM, one or more), any of which may have signed; may be given more than once
-    #[arg(long, value_name = "FILE", required = true)]
+    #[arg(long, value_name = "FILE", required_unless_present = "policy")]
     pub(crate) key: Vec<PathBuf>,
 
-    /// The Site that says which endpoints serve which registry
+    /// Policies that say who must have signed what, as for a new pod; may be given more than once
+    #[arg(long, value_name = "FILE", conflicts_with = "key", requires = "site")]
+    pub(crate) policy: Vec<PathBuf>,
+
+    /// The Site that says which endpoints serve which registry, and how names are rewritten
     #[arg(long, value_name = "FILE", required_unless_present = "hosts_dir")]
     pub(crate) site: Option<PathBuf>,
 
-    /// A containerd `certs.d` tree to read the mirror rules from, as a node does
-    #[arg(long, value_name = "DIR", conflicts_with = "site")]
+    /// A containerd `certs.d` tree to read the mirror rules from, as a node does; they take the
+    /// place of the Site's endpoints
+    #[arg(long, value_name = "DIR")]
     pub(crate) hosts_dir: Option<PathBuf>,
+
+    /// The namespace of the pod that policies are asked about
+    #[arg(long, value_name = "NAME", default_value = "default", requires = "policy")]
+    pub(crate) namespace: String,
 
     /// Show every check
     #[arg(long)]

@@ -1,7 +1,9 @@
 //! The command line: arguments, output, exit codes.
 
 mod cli;
+mod demo;
 mod hosts_dir;
+mod policies;
 mod serve;
 mod site;
 mod sources;
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         }
     };
     let result = match arguments.command {
+        cli::Command::Demo => runtime.block_on(demo::run()),
         cli::Command::Verify(arguments) => runtime.block_on(verify::run(&arguments)),
         cli::Command::Serve(arguments) => runtime.block_on(serve::run(&arguments)),
     };

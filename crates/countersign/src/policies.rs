@@ -1,0 +1,61 @@
+//! Policies from files, with the keys of a Site.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use countersign_policy::Policy;
+use countersign_site::Site;
+use countersign_verifier::SourceLoader;
+
+use crate::site::warn;
+use crate::sources;
+
+/// The Site's keys by name: policies refer to them.
+pub(crate) fn site_keys(site: &Site, load: &SourceLoader) -> Result<BTreeMap<String, String>> {
+    let read = |(name, source)| -> Result<(String, String)> {
+        let text = load(source).map_err(|why| anyhow!("spec.trust.keys.{name}: {why}"))?;
+        Ok((String::clone(name), text))
+    };
+    site.trust.keys.iter().map(read).collect()
+}
+
+/// The policies of a directory (`*.yaml`, `*.yml`), in the order of the names of its files.
+pub(crate) fn in_directory(directory: &Path, keys: &BTreeMap<String, String>) -> Result<Vec<Policy>> {
+    let entries = std::fs::read_dir(directory);
+    let entries = entries.with_context(|| format!("cannot read --policies {}", directory.display()))?;
+    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml"));
+    paths.sort();
+    let policies = in_files(&paths, keys)?;
+    if policies.is_empty() {
+        bail!("there is no policy in {}", directory.display());
+    }
+    Ok(policies)
+}
+
+/// The policies of these files. What cannot be loaded is told; a name that stands twice is a mistake.
+pub(crate) fn in_files(paths: &[PathBuf], keys: &BTreeMap<String, String>) -> Result<Vec<Policy>> {
+    let mut policies: Vec<Policy> = Vec::new();
+    for path in paths {
+        let shown = path.display();
+        let text = sources::text(path).map_err(anyhow::Error::msg)?;
+        for document in countersign_yaml::documents(&text).with_context(|| shown.to_string())? {
+            let Some(policy) = countersign_policy::load(&document, keys) else {
+                warn(&format!("{shown}: a document that is no ClusterPolicy or Policy is left out"));
+                continue;
+            };
+            if policies.iter().any(|other| other.name == policy.name) {
+                bail!("{shown}: policy `{}` stands twice", policy.name);
+            }
+            for refusal in &policy.refusals {
+                warn(&format!("{shown}: policy `{}`: refused: {refusal}", policy.name));
+            }
+            for warning in &policy.warnings {
+                warn(&format!("{shown}: policy `{}`: {warning}", policy.name));
+            }
+            policies.push(policy);
+        }
+    }
+    Ok(policies)
+}

@@ -1,0 +1,96 @@
+//! Images, and signatures beside them as cosign leaves them.
+
+use std::collections::BTreeMap;
+
+use countersign_layout::Descriptor;
+use countersign_reference::Digest;
+use countersign_signature::sign::Signer;
+use countersign_signature::{BUNDLE_MEDIA_TYPE, Material, SIMPLE_SIGNING_MEDIA_TYPE};
+use serde_json::{Value, json};
+
+use crate::{SampleError, SampleRegistry};
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// Where a signature is put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// A `sha256-….sig` tag, as cosign 2 does it.
+    Tag,
+    /// A bundle that refers to the image, as cosign 3 does it.
+    Bundle,
+}
+
+impl SampleRegistry {
+    /// Pushes an image (`repository:tag`) whose one layer is this text.
+    pub fn push(&self, name: &str, text: &str) -> Result<Digest, SampleError> {
+        Ok(self.image(name, text)?.digest)
+    }
+
+    /// Pushes an image and its signature.
+    pub fn push_signed(
+        &self,
+        name: &str,
+        text: &str,
+        signer: &Signer,
+        shape: Shape,
+    ) -> Result<Digest, SampleError> {
+        let (repository, _) = name.rsplit_once(':').ok_or_else(|| SampleError::Name(name.to_owned()))?;
+        let subject = self.image(name, text)?;
+        let digest = subject.digest.clone();
+        let none = BTreeMap::new();
+        let material = match shape {
+            Shape::Tag => signer.cosign_sig(&digest, repository, &none)?,
+            Shape::Bundle => signer.bundle(&digest, &none)?,
+        };
+        let config = self.blob(CONFIG, b"{}")?;
+        let (name, manifest) = match material {
+            Material::CosignSig { payload, annotations } => {
+                let mut layer = self.blob(SIMPLE_SIGNING_MEDIA_TYPE, &payload)?;
+                layer["annotations"] = json!(annotations);
+                let name = format!("{repository}:{}", digest.signature_tag());
+                (name, plain(&config, &layer))
+            }
+            Material::Bundle { json: bundle } => {
+                let layer = self.blob(BUNDLE_MEDIA_TYPE, &bundle)?;
+                let name = format!("{repository}@{}", Digest::sha256_of(&bundle));
+                let mut manifest = plain(&config, &layer);
+                manifest["artifactType"] = json!(BUNDLE_MEDIA_TYPE);
+                manifest["subject"] = json!(subject);
+                (name, manifest)
+            }
+        };
+        self.manifest(&name, &manifest)?;
+        Ok(digest)
+    }
+
+    fn image(&self, name: &str, text: &str) -> Result<Descriptor, SampleError> {
+        let config = self.blob(CONFIG, b"{}")?;
+        let layer = self.blob(LAYER, text.as_bytes())?;
+        self.manifest(name, &plain(&config, &layer))
+    }
+
+    fn manifest(&self, name: &str, manifest: &Value) -> Result<Descriptor, SampleError> {
+        let content = manifest.to_string();
+        let digest = self.layout.put(content.as_bytes())?;
+        let descriptor = Descriptor {
+            media_type: MANIFEST.to_owned(),
+            digest,
+            size: content.len() as u64,
+            annotations: BTreeMap::new(),
+        };
+        self.layout.name(name, descriptor.clone())?;
+        Ok(descriptor)
+    }
+
+    fn blob(&self, media_type: &str, content: &[u8]) -> Result<Value, SampleError> {
+        let digest = self.layout.put(content)?;
+        Ok(json!({ "mediaType": media_type, "digest": digest, "size": content.len() }))
+    }
+}
+
+fn plain(config: &Value, layer: &Value) -> Value {
+    json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer] })
+}
