@@ -110,23 +110,36 @@ impl<A: Answers> Service<A> {
             }
             Err(_) => return plain(StatusCode::BAD_REQUEST, "the review broke off\n"),
         };
-        let review = match serde_json::from_slice::<Envelope>(&body) {
-            Ok(review) if review.api_version == "admission.k8s.io/v1" && review.kind == "AdmissionReview" => {
-                review
+        match self.review(&body, phase, tier, deadline).await {
+            Err(why) => plain(StatusCode::BAD_REQUEST, &format!("{why}\n")),
+            Ok(answer) => {
+                let mut response = Response::new(full(answer));
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                response
             }
-            Ok(_) => {
-                return plain(
-                    StatusCode::BAD_REQUEST,
-                    "expected an AdmissionReview of admission.k8s.io/v1\n",
-                );
-            }
-            Err(error) => {
-                return plain(StatusCode::BAD_REQUEST, &format!("not an AdmissionReview: {error}\n"));
-            }
-        };
-        let uid = review.request["uid"].as_str().unwrap_or_default().to_owned();
-        let dry_run = review.request["dryRun"].as_bool().unwrap_or(false);
-        let review = Review::of(review.request);
+        }
+    }
+
+    /// Answers one review: both as they are on the wire.
+    ///
+    /// # Errors
+    ///
+    /// Says why the bytes are no review that could be answered.
+    pub async fn review(
+        self: &Arc<Self>,
+        body: &[u8],
+        phase: Phase,
+        tier: Tier,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, String> {
+        let envelope: Envelope =
+            serde_json::from_slice(body).map_err(|error| format!("not an AdmissionReview: {error}"))?;
+        if envelope.api_version != "admission.k8s.io/v1" || envelope.kind != "AdmissionReview" {
+            return Err("expected an AdmissionReview of admission.k8s.io/v1".to_owned());
+        }
+        let uid = envelope.request["uid"].as_str().unwrap_or_default().to_owned();
+        let dry_run = envelope.request["dryRun"].as_bool().unwrap_or(false);
+        let review = Review::of(envelope.request);
         // The tier is the caller's word; that the namespace belongs to it is ours to check.
         let tier = if self.engine().is_bootstrap(&review.namespace) { tier } else { Tier::Fail };
         let fallback = (review.kind.clone(), review.namespace.clone());
@@ -143,9 +156,7 @@ impl<A: Answers> Service<A> {
                 }
             }
         };
-        let mut response = Response::new(full(answer.bytes(&uid)));
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        response
+        Ok(answer.bytes(&uid))
     }
 
     /// What happens when a review could not be evaluated.
@@ -190,8 +201,8 @@ impl<A: Answers> Service<A> {
                 _ => {}
             }
         }
-        let patch = (phase == Phase::Mutate && outcome.object != review.object)
-            .then(|| serde_json::to_vec(&json_patch::diff(&review.object, &outcome.object)).ok())
+        let patch = (phase == Phase::Mutate && outcome.object != *review.object())
+            .then(|| serde_json::to_vec(&json_patch::diff(review.object(), &outcome.object)).ok())
             .flatten();
         Answer { denials: outcome.denials, warnings: outcome.warnings, patch }
     }

@@ -33,7 +33,8 @@ impl Engine {
     where
         F: Future<Output = Option<Verdict>>,
     {
-        drive(|facts| self.evaluate(review, phase, tier, facts), find_out).await
+        let mut run = self.begin(review, phase, tier);
+        drive(|facts| run.evaluate(facts), find_out).await
     }
 }
 

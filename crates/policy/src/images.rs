@@ -4,31 +4,40 @@ use countersign_reference::kyverno::ImageInfo;
 use serde_json::{Map, Value, json};
 
 /// An image as it stands in a pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Found {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Image<'a> {
     /// `containers`, `initContainers`, `ephemeralContainers` or `volumes`.
-    pub(crate) list: &'static str,
+    list: &'static str,
+    index: usize,
     /// The name of the container or volume.
-    pub(crate) name: String,
-    /// JSON pointer to the text.
-    pub(crate) pointer: String,
+    name: &'a str,
     /// The text.
-    pub(crate) image: String,
+    pub(crate) image: &'a str,
+}
+
+impl Image<'_> {
+    /// Whether it is the image of the same container or volume.
+    pub(crate) fn is_at(&self, other: &Image<'_>) -> bool {
+        self.list == other.list && self.name == other.name
+    }
+
+    /// JSON pointer to the text.
+    pub(crate) fn pointer(&self) -> String {
+        format!("/spec/{}/{}{}", self.list, self.index, suffix(self.list))
+    }
+}
+
+fn suffix(list: &str) -> &'static str {
+    if list == "volumes" { "/image/reference" } else { "/image" }
 }
 
 /// The images of a pod, in the order of its fields.
-pub(crate) fn of_pod(pod: &Value) -> Vec<Found> {
+pub(crate) fn of_pod(pod: &Value) -> Vec<Image<'_>> {
     let mut found = Vec::new();
     for list in ["initContainers", "containers", "ephemeralContainers", "volumes"] {
-        let suffix = if list == "volumes" { "/image/reference" } else { "/image" };
         for (index, item) in pod["spec"][list].as_array().into_iter().flatten().enumerate() {
-            if let Some(image) = item.pointer(suffix).and_then(Value::as_str) {
-                found.push(Found {
-                    list,
-                    name: item["name"].as_str().unwrap_or_default().to_owned(),
-                    pointer: format!("/spec/{list}/{index}{suffix}"),
-                    image: image.to_owned(),
-                });
+            if let Some(image) = item.pointer(suffix(list)).and_then(Value::as_str) {
+                found.push(Image { list, index, name: item["name"].as_str().unwrap_or_default(), image });
             }
         }
     }
@@ -40,14 +49,14 @@ pub(crate) fn of_pod(pod: &Value) -> Vec<Found> {
 pub(crate) fn variable(pod: &Value) -> Value {
     let mut lists: Map<String, Value> = Map::new();
     for found in of_pod(pod) {
-        let Ok(info) = ImageInfo::parse(&found.image) else { continue };
+        let Ok(info) = ImageInfo::parse(found.image) else { continue };
         let mut entry = json!({
             "registry": info.registry,
             "name": info.name,
             "path": info.path,
             "reference": info.reference(),
             "referenceWithTag": info.reference_with_tag(),
-            "jsonPointer": found.pointer,
+            "jsonPointer": found.pointer(),
         });
         if let Some(tag) = &info.tag {
             entry["tag"] = json!(tag);

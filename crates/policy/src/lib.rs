@@ -18,8 +18,10 @@ mod engine;
 mod fields;
 mod images;
 mod load;
+mod names;
 mod patch;
 mod review;
+mod run;
 mod selector;
 mod template;
 

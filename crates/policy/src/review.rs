@@ -11,43 +11,45 @@ pub struct Review {
     pub kind: String,
     /// Its namespace.
     pub namespace: String,
-    /// The object as the request has it.
-    pub object: Value,
-    /// The object as it is stored.
-    pub old: Option<Value>,
-    /// The request without its objects, as policies see it under `request`.
+    /// All of it, as policies see it under `request`.
     pub request: Value,
 }
 
 impl Review {
-    /// Takes apart the `request` of an AdmissionReview.
-    pub fn of(mut request: Value) -> Self {
-        let mut take = |name: &str| request.get_mut(name).map(Value::take).unwrap_or_default();
-        let (object, old) = (take("object"), take("oldObject"));
+    /// Reads the `request` of an AdmissionReview.
+    pub fn of(request: Value) -> Self {
         let text =
             |pointer: &str| request.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         Self {
             operation: text("/operation"),
             kind: text("/kind/kind"),
             namespace: text("/namespace"),
-            object,
-            old: Some(old).filter(|old| !old.is_null()),
             request,
         }
     }
 
+    /// The object as the request has it; null where there is none.
+    pub fn object(&self) -> &Value {
+        &self.request["object"]
+    }
+
+    /// The object as it is stored.
+    pub fn old(&self) -> Option<&Value> {
+        Some(&self.request["oldObject"]).filter(|old| !old.is_null())
+    }
+
     /// The object that is there, or the one that was.
     pub(crate) fn current(&self) -> &Value {
-        match &self.old {
-            Some(old) if self.object.is_null() => old,
-            _ => &self.object,
+        match self.old() {
+            Some(old) if self.object().is_null() => old,
+            _ => self.object(),
         }
     }
 
     /// The object's name, or the beginning of a name yet to be made.
-    pub(crate) fn object_name(&self) -> String {
+    pub(crate) fn object_name(&self) -> &str {
         let metadata = &self.current()["metadata"];
         let name = metadata["name"].as_str().or(metadata["generateName"].as_str());
-        name.unwrap_or_default().to_owned()
+        name.unwrap_or_default()
     }
 }

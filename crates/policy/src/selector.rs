@@ -104,7 +104,7 @@ impl Block {
             })
         };
         self.could(&review.kind, &review.namespace)
-            && (self.names.is_empty() || self.names.iter().any(|pattern| wildcard_match(pattern, &name)))
+            && (self.names.is_empty() || self.names.iter().any(|pattern| wildcard_match(pattern, name)))
             && (self.operations.is_empty() || self.operations.contains(&review.operation))
             && self.labels.iter().all(labelled)
     }

@@ -1,6 +1,7 @@
 //! Judges signatures one by one until the attestors are satisfied.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use countersign_reference::Digest;
 use countersign_verdict::{Check, Code, Format};
@@ -8,9 +9,9 @@ use countersign_verdict::{Check, Code, Format};
 use crate::material::{Flaw, Limits, Material};
 use crate::trust::{Entry, Set, Trust};
 
-/// A value that a check of this crate stands behind. Nothing else can make one.
+/// A value that a check of this crate stands behind. Nothing else can make one. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verified<T>(T);
+pub struct Verified<T>(Arc<T>);
 
 impl<T> Verified<T> {
     /// The value.
@@ -96,13 +97,13 @@ impl<'a> Judge<'a> {
             return None;
         }
         let keys: BTreeSet<String> = self.signed.iter().map(|key| self.fingerprint(*key)).collect();
-        Some(Verified(Signatures {
+        Some(Verified(Arc::new(Signatures {
             digest: self.image.clone(),
             keys: keys.into_iter().collect(),
             format: located.material.format(),
             source: located.at.clone(),
             materials: self.useful.clone(),
-        }))
+        })))
     }
 
     /// What was found so far, one check for each signature.

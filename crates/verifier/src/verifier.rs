@@ -81,7 +81,8 @@ pub struct Verifier {
     clock: Arc<dyn Clock>,
     trusts: Mutex<HashMap<Digest, Result<Arc<Trust>, TrustError>>>,
     proofs: Mutex<HashMap<ProofKey, Verified<Signatures>>>,
-    tags: Flights<String, Resolved>,
+    /// By the host as written, since rules are found by it.
+    tags: Flights<Reference, Resolved>,
     searches: Flights<SearchKey, Found>,
 }
 
@@ -127,7 +128,7 @@ impl Verifier {
         let now = self.clock.monotonic();
         let (digest, at) = match question.image.digest() {
             Some(digest) => (digest.clone(), None),
-            None => match self.tags.held(&tag_key(&question.image), now)? {
+            None => match self.tags.held(&question.image, now)? {
                 Resolved::Found { digest, at, .. } => (digest, Some(at)),
                 Resolved::Failed { outcome, checks } => return Some(self.failed(question, outcome, checks)),
             },
@@ -271,7 +272,7 @@ impl Verifier {
             }
             Resolved::Failed { .. } => None,
         };
-        let found = self.tags.run(tag_key(&question.image), now, work, hold).await;
+        let found = self.tags.run(question.image.clone(), now, work, hold).await;
         found.unwrap_or_else(|| Resolved::Failed {
             outcome: Outcome::Undecided,
             checks: internal(question).checks,
@@ -370,11 +371,6 @@ impl Verifier {
         let route = self.routes.of(&question.image).ok()?;
         Some(route.endpoints.get(at?)?.endpoint.url().to_owned())
     }
-}
-
-/// What a tag's digest is kept under: the host as written, since rules are found by it.
-fn tag_key(image: &Reference) -> String {
-    image.to_string()
 }
 
 fn refused_trust(question: &Question, error: &TrustError) -> Verdict {
