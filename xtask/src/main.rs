@@ -63,6 +63,7 @@ fn lint() -> Result<()> {
 }
 
 fn bench() -> Result<()> {
+    run(cargo().args(["build", "--release", "--package", "countersign", "--package", "countersign-bench"]))?;
     run(cargo().args(["bench", "--package", "countersign-bench"]))?;
     run(cargo().args(["run", "--release", "--package", "countersign-bench", "--bin", "load"]))
 }
