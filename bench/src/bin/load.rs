@@ -228,13 +228,16 @@ async fn cold(site: &Site, keys: usize) -> Result<()> {
     let server = site.serve(keys)?;
     let mut connection = Connection::open(server.port, &server.ca_pem).await?;
     for (shape, parity) in [("`.sig`", 0), ("bundle", 1)] {
+        let names: Vec<String> =
+            (0..=COLD).map(|number| format!("quay.io/cold/{parity}-{keys}-{number}:1")).collect();
+        for name in &names {
+            site.push(name, parity)?;
+        }
         let mut times = Vec::new();
         let mut requests = 0;
-        for number in 0..=COLD {
-            let name = format!("quay.io/cold/{parity}-{keys}-{number}:1");
-            site.push(&name, parity)?;
+        for (number, name) in names.iter().enumerate() {
             let before = site.requests.load(Ordering::Relaxed);
-            let time = pinned_over(&mut connection, &request(PATH, &review(&[], &[&name])), 1).await?;
+            let time = pinned_over(&mut connection, &request(PATH, &review(&[], &[name])), 1).await?;
             // The first image finds out what the endpoint offers, and connects.
             if number > 0 {
                 times.push(time);

@@ -68,20 +68,19 @@ impl Bootstrap {
         }
     }
 
-    fn entries(&self) -> Result<Vec<(String, Descriptor)>, (StatusCode, &'static str)> {
-        let entries = self.0.entries().map_err(|error| broken(&error))?;
-        let named = |entry: Descriptor| Some((entry.annotations.get(REF_NAME)?.clone(), entry));
-        Ok(entries.into_iter().filter_map(named).collect())
+    fn entries(&self) -> Result<Arc<[Descriptor]>, (StatusCode, &'static str)> {
+        self.0.entries().map_err(|error| broken(&error))
     }
 
     fn manifest(&self, repository: &str, reference: &str) -> Reply {
         let (by_tag, digest) = (format!("{repository}:{reference}"), Digest::parse(reference).ok());
-        let entry = self.entries()?.into_iter().find(|(name, entry)| match &digest {
+        let entries = self.entries()?;
+        let mut named = named(&entries).filter(|(name, entry)| match &digest {
             Some(digest) => entry.digest == *digest && in_repository(name, repository),
             None => *name == by_tag,
         });
-        if let Some((_, entry)) = entry {
-            return Ok((entry.media_type, self.content(&entry.digest)?));
+        if let Some((_, entry)) = named.next() {
+            return Ok((entry.media_type.clone(), self.content(&entry.digest)?));
         }
         // The child of an index has no entry of its own, and says itself what it is.
         let content = self.content(&digest.ok_or(UNKNOWN_MANIFEST)?)?;
@@ -99,8 +98,8 @@ impl Bootstrap {
     fn referrers(&self, repository: &str, digest: &str) -> Reply {
         let digest = Digest::parse(digest).map_err(|_| (StatusCode::BAD_REQUEST, "DIGEST_INVALID"))?;
         let mut manifests = Vec::new();
-        for (name, entry) in self.entries()? {
-            if !in_repository(&name, repository) {
+        for (name, entry) in named(&self.entries()?) {
+            if !in_repository(name, repository) {
                 continue;
             }
             let Ok(manifest) = serde_json::from_slice::<Value>(&self.content(&entry.digest)?) else {
@@ -123,6 +122,11 @@ impl Bootstrap {
             other => broken(&other),
         })
     }
+}
+
+/// Entries with the name that each is known by.
+fn named(entries: &[Descriptor]) -> impl Iterator<Item = (&str, &Descriptor)> {
+    entries.iter().filter_map(|entry| Some((entry.annotations.get(REF_NAME)?.as_str(), entry)))
 }
 
 fn in_repository(name: &str, repository: &str) -> bool {

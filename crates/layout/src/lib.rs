@@ -10,10 +10,12 @@
 //! digest is whole, whenever the writer was killed. What is read back is hashed again.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_reference::{Algorithm, Digest};
 use serde::{Deserialize, Serialize};
@@ -44,6 +46,30 @@ pub struct Descriptor {
 pub struct Layout {
     root: PathBuf,
     temporary: AtomicU64,
+    /// The index as it was last read: another process may replace the file at any time.
+    index: Mutex<Option<Known>>,
+}
+
+/// An index that was read. The file stays open, so that no other can get its inode.
+#[derive(Debug)]
+struct Known {
+    stamp: Stamp,
+    entries: Arc<[Descriptor]>,
+    _file: File,
+}
+
+/// Tells one state of the index from another, as it is only ever replaced whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    length: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    fn of(data: &Metadata) -> Self {
+        Self { inode: data.ino(), length: data.len(), modified: (data.mtime(), data.mtime_nsec()) }
+    }
 }
 
 /// A layout that cannot be used.
@@ -91,9 +117,13 @@ fn io_error(path: &Path, error: io::Error) -> LayoutError {
 }
 
 impl Layout {
+    fn at(root: &Path) -> Self {
+        Self { root: root.to_owned(), temporary: AtomicU64::new(0), index: Mutex::default() }
+    }
+
     /// Opens a directory, and makes it a layout where it is none yet.
     pub fn create(root: &Path) -> Result<Self, LayoutError> {
-        let layout = Self { root: root.to_owned(), temporary: AtomicU64::new(0) };
+        let layout = Self::at(root);
         for name in ["sha256", "sha512"] {
             let directory = root.join("blobs").join(name);
             fs::create_dir_all(&directory).map_err(|error| io_error(&directory, error))?;
@@ -110,7 +140,7 @@ impl Layout {
 
     /// Opens a directory that has to be a layout.
     pub fn open(root: &Path) -> Result<Self, LayoutError> {
-        let layout = Self { root: root.to_owned(), temporary: AtomicU64::new(0) };
+        let layout = Self::at(root);
         layout.entries()?;
         Ok(layout)
     }
@@ -140,27 +170,37 @@ impl Layout {
         Err(LayoutError::Damaged { digest: digest.clone(), found: Digest::of(digest.algorithm(), &content) })
     }
 
-    /// The entries of the index.
-    pub fn entries(&self) -> Result<Vec<Descriptor>, LayoutError> {
+    /// The entries of the index, as they are at this moment.
+    pub fn entries(&self) -> Result<Arc<[Descriptor]>, LayoutError> {
         let path = self.root.join("index.json");
         let malformed = |why: String| LayoutError::Malformed { path: path.display().to_string(), why };
-        let length = path.metadata().map_err(|error| io_error(&path, error))?.len();
-        if length > MAX_INDEX {
+        let mut file = File::open(&path).map_err(|error| io_error(&path, error))?;
+        let stamp = Stamp::of(&file.metadata().map_err(|error| io_error(&path, error))?);
+        if let Some(known) = self.known().as_ref().filter(|known| known.stamp == stamp) {
+            return Ok(Arc::clone(&known.entries));
+        }
+        if stamp.length > MAX_INDEX {
             return Err(malformed(format!("larger than {MAX_INDEX} bytes")));
         }
-        let text = fs::read(&path).map_err(|error| io_error(&path, error))?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).map_err(|error| io_error(&path, error))?;
         let index: Index = serde_json::from_slice(&text).map_err(|error| malformed(error.to_string()))?;
-        if index.schema_version == 2 {
-            Ok(index.manifests)
-        } else {
-            Err(malformed("not of schema version 2".to_owned()))
+        if index.schema_version != 2 {
+            return Err(malformed("not of schema version 2".to_owned()));
         }
+        let entries: Arc<[Descriptor]> = index.manifests.into();
+        *self.known() = Some(Known { stamp, entries: Arc::clone(&entries), _file: file });
+        Ok(entries)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Option<Known>> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Names content in the index; an entry of the same name is replaced.
     pub fn name(&self, name: &str, mut descriptor: Descriptor) -> Result<(), LayoutError> {
         descriptor.annotations.insert(REF_NAME.to_owned(), name.to_owned());
-        let mut entries = self.entries()?;
+        let mut entries = self.entries()?.to_vec();
         entries.retain(|entry| entry.annotations.get(REF_NAME).map(String::as_str) != Some(name));
         entries.push(descriptor);
         self.save(entries)
@@ -231,5 +271,18 @@ mod tests {
         assert!(Layout::open(directory.path()).unwrap_err().to_string().contains("index.json"));
         fs::write(directory.path().join("index.json"), "{").unwrap();
         assert!(matches!(Layout::open(directory.path()), Err(LayoutError::Malformed { .. })));
+    }
+
+    #[test]
+    fn what_another_writer_adds_is_seen() {
+        let directory = tempfile::tempdir().unwrap();
+        let (reader, writer) =
+            (Layout::create(directory.path()).unwrap(), Layout::create(directory.path()).unwrap());
+        assert_eq!(reader.entries().unwrap().len(), 0);
+        for number in 1..=20 {
+            let digest = writer.put(b"content").unwrap();
+            writer.name(&format!("a:{number}"), descriptor(digest, 7)).unwrap();
+            assert_eq!(reader.entries().unwrap().len(), number);
+        }
     }
 }
