@@ -279,17 +279,20 @@ pub(crate) fn resolve(base: &Uri, location: &str) -> Result<Uri, Error> {
 /// The connector's own error inside the client's, or what kind of failure it was.
 fn classify(error: &hyper_util::client::legacy::Error) -> Error {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    let mut innermost = error.to_string();
     while let Some(inner) = cause {
         if let Some(own) = inner.downcast_ref::<Error>() {
             return own.clone();
         }
-        let inside = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if let Some(tls) = inside.and_then(|inside| inside.downcast_ref::<countersign_https::RustlsError>()) {
+        if let Some(tls) = inner.downcast_ref::<countersign_https::RustlsError>() {
             return Error::Tls(tls.to_string());
         }
-        cause = inner.source();
+        innermost = inner.to_string();
+        // An I/O error gives the source of what it wraps, not what it wraps.
+        let wrapped = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        cause = wrapped.map_or_else(|| inner.source(), |wrapped| Some(wrapped));
     }
-    if error.is_connect() { Error::Dial(error.to_string()) } else { Error::Broken(error.to_string()) }
+    if error.is_connect() { Error::Dial(innermost) } else { Error::Broken(innermost) }
 }
 
 /// What is guarded is replaced whole, so a poisoned lock guards nothing broken.
