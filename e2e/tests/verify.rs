@@ -16,7 +16,7 @@ use countersign_reference::Reference;
 use countersign_signature::sign::{Scheme, Signer};
 use countersign_site::Site;
 use countersign_verdict::{Attestors, Outcome, Question, Verdict};
-use countersign_verifier::{Rules, Settings, Verifier};
+use countersign_verifier::{Purpose, Rules, Settings, Verifier};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
@@ -59,7 +59,7 @@ fn verifier(ports: &[u16], settings: Settings) -> (Arc<Verifier>, Arc<ManualCloc
 async fn ask(verifier: &Arc<Verifier>, attestors: &Attestors, image: &str) -> Verdict {
     let image = Reference::parse(image).unwrap();
     let question = Question { image, attestors: attestors.clone(), repository: None };
-    verifier.verify(&question, Instant::now() + Duration::from_secs(5)).await
+    verifier.verify(&question, Instant::now() + Duration::from_secs(5), Purpose::Decision).await
 }
 
 fn local(image: &Pushed) -> String {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use countersign_https::{Body, full};
 use countersign_policy::{Engine, Finding, Phase, Review, Want};
 use countersign_verdict::{Decision, Question, Tier, Verdict, text};
-use countersign_verifier::Verifier;
+use countersign_verifier::{Purpose, Verifier};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -49,15 +49,15 @@ impl Limits {
 /// Whoever answers questions about images.
 pub trait Answers: Send + Sync + 'static {
     /// The verdict, at the latest at the deadline.
-    fn verify(&self, question: Question, deadline: Instant) -> BoxFuture<'static, Verdict>;
+    fn verify(&self, question: Question, deadline: Instant, purpose: Purpose) -> BoxFuture<'static, Verdict>;
     /// The verdict if it needs no network.
     fn at_hand(&self, question: &Question) -> Option<Verdict>;
 }
 
 impl Answers for Arc<Verifier> {
-    fn verify(&self, question: Question, deadline: Instant) -> BoxFuture<'static, Verdict> {
+    fn verify(&self, question: Question, deadline: Instant, purpose: Purpose) -> BoxFuture<'static, Verdict> {
         let verifier = Self::clone(self);
-        async move { Verifier::verify(&verifier, &question, deadline).await }.boxed()
+        async move { Verifier::verify(&verifier, &question, deadline, purpose).await }.boxed()
     }
 
     fn at_hand(&self, question: &Question) -> Option<Verdict> {
@@ -179,7 +179,8 @@ impl<A: Answers> Service<A> {
         deadline: Instant,
         dry_run: bool,
     ) -> Answer {
-        let find_out = |want| self.find_out(want, deadline);
+        let purpose = if dry_run { Purpose::DryRun } else { Purpose::Decision };
+        let find_out = |want| self.find_out(want, deadline, purpose);
         let outcome = match self.engine().decide(&review, phase, tier, find_out).await {
             Ok(outcome) => outcome,
             // `Refused`: the tier makes no difference.
@@ -207,10 +208,10 @@ impl<A: Answers> Service<A> {
         Answer { denials: outcome.denials, warnings: outcome.warnings, patch }
     }
 
-    async fn find_out(&self, want: Want, deadline: Instant) -> Option<Verdict> {
+    async fn find_out(&self, want: Want, deadline: Instant, purpose: Purpose) -> Option<Verdict> {
         let at_hand = self.answers.at_hand(&want.question);
         if at_hand.is_none() && want.wait {
-            return Some(self.answers.verify(want.question, deadline).await);
+            return Some(self.answers.verify(want.question, deadline, purpose).await);
         }
         at_hand
     }
@@ -226,7 +227,7 @@ impl<A: Answers> Service<A> {
         let service = Arc::clone(self);
         tokio::spawn(async move {
             let deadline = Instant::now() + BACKGROUND_DEADLINE;
-            let verdict = service.answers.verify(question.clone(), deadline).await;
+            let verdict = service.answers.verify(question.clone(), deadline, Purpose::Decision).await;
             about.log(&verdict, false, Decision::Admit);
             service.background.lock().unwrap_or_else(PoisonError::into_inner).remove(&question);
         });

@@ -12,6 +12,7 @@ use countersign_policy::Engine;
 use countersign_signature::sign::{Scheme, Signer};
 use countersign_site::Site;
 use countersign_verdict::{Code, Outcome, Question, Verdict};
+use countersign_verifier::Purpose;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt as _, Full};
@@ -26,7 +27,7 @@ use tokio::time::Instant;
 struct ByName;
 
 impl Answers for ByName {
-    fn verify(&self, question: Question, deadline: Instant) -> BoxFuture<'static, Verdict> {
+    fn verify(&self, question: Question, deadline: Instant, _: Purpose) -> BoxFuture<'static, Verdict> {
         async move {
             let path = question.image.path().to_owned();
             assert!(!path.contains("panic"), "on purpose");

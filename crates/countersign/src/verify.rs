@@ -13,7 +13,7 @@ use countersign_policy::{Engine, Finding, Phase, Review};
 use countersign_reference::Reference;
 use countersign_site::Site;
 use countersign_verdict::{Attestors, Code, Decision, Outcome, Question, Tier, Verdict, text};
-use countersign_verifier::{Rules, Settings, SourceLoader, Verifier};
+use countersign_verifier::{Purpose, Rules, Settings, SourceLoader, Verifier};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -117,7 +117,7 @@ impl Setup {
             Some(Err(error)) => return bad(error.to_string()),
         };
         let question = Question { image, attestors: attestors.clone(), repository: None };
-        let verdict = self.verifier.verify(&question, self.deadline).await;
+        let verdict = self.verifier.verify(&question, self.deadline, Purpose::Decision).await;
         Line { rule: None, answer: Answer::Verdict(Box::new(verdict)) }
     }
 
@@ -130,7 +130,9 @@ impl Setup {
                 "spec": { "containers": [{ "name": "verify", "image": written }] },
             },
         }));
-        let find_out = async |question: Question| Some(self.verifier.verify(&question, self.deadline).await);
+        let find_out = async |question: Question| {
+            Some(self.verifier.verify(&question, self.deadline, Purpose::Decision).await)
+        };
         let decided = engine.decide(&review, Phase::Mutate, Tier::Fail, |want| find_out(want.question)).await;
         let refused = |code, why: String| {
             let image = written.to_owned();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use countersign_layout::Descriptor;
+use countersign_layout::{Descriptor, REF_NAME};
 use countersign_reference::Digest;
 use countersign_signature::sign::Signer;
 use countersign_signature::{BUNDLE_MEDIA_TYPE, Material, SIMPLE_SIGNING_MEDIA_TYPE};
@@ -64,6 +64,20 @@ impl SampleRegistry {
         };
         self.manifest(&name, &manifest)?;
         Ok(digest)
+    }
+
+    /// The manifest that a signature of this image is in, where it is a bundle.
+    pub fn referrer_of(&self, repository: &str, image: &Digest) -> Result<Option<Digest>, SampleError> {
+        let prefix = format!("{repository}@");
+        for entry in self.layout.entries()?.iter() {
+            let named = entry.annotations.get(REF_NAME).is_some_and(|name| name.starts_with(&prefix));
+            let manifest: Value =
+                serde_json::from_slice(&self.layout.get(&entry.digest)?).unwrap_or_default();
+            if named && manifest["subject"]["digest"] == json!(image) {
+                return Ok(Some(entry.digest.clone()));
+            }
+        }
+        Ok(None)
     }
 
     fn image(&self, name: &str, text: &str) -> Result<Descriptor, SampleError> {

@@ -60,7 +60,7 @@ pub enum SampleError {
 }
 
 impl SampleRegistry {
-    /// Starts one, with a certificate of this authority for 127.0.0.1.
+    /// Starts one, with a certificate of this authority for 127.0.0.1 and `registry.local`.
     ///
     /// `lie` may answer in the registry's stead: for showing what a false answer leads to.
     pub async fn start(
@@ -69,7 +69,7 @@ impl SampleRegistry {
     ) -> Result<Self, SampleError> {
         let directory = TempDir::new()?;
         let layout = Arc::new(Layout::create(directory.path())?);
-        let tls = countersign_https::server(&authority.issue(&["127.0.0.1"])?)?;
+        let tls = countersign_https::server(&authority.issue(&["127.0.0.1", "registry.local"])?)?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let port = listener.local_addr()?.port();
         let (stop, stopped) = oneshot::channel();

@@ -25,7 +25,7 @@ mod verifier;
 
 pub use flight::Flights;
 pub use route::{Rules, SetupError, SourceLoader};
-pub use verifier::{HELD_NEGATIVE, Settings, Verifier};
+pub use verifier::{HELD_NEGATIVE, Purpose, Settings, Verifier};
 
 /// Whether attestors can be judged by, for whoever takes them from a person.
 pub fn check_attestors(

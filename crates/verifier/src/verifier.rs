@@ -71,7 +71,23 @@ struct SearchKey {
     generation: u64,
 }
 
+/// What a verdict is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// It counts: what was verified is kept.
+    Decision,
+    /// A dry run, which leaves nothing behind.
+    DryRun,
+}
+
 type ProofKey = (Digest, Digest, u64);
+
+/// The digest of an image, and the endpoint that has it.
+struct Resolution {
+    digest: Digest,
+    at: usize,
+    checks: Vec<Check>,
+}
 
 /// Answers questions about images.
 pub struct Verifier {
@@ -109,8 +125,13 @@ impl Verifier {
     }
 
     /// The verdict, at the latest at the deadline.
-    pub async fn verify(self: &Arc<Self>, question: &Question, deadline: Instant) -> Verdict {
-        match tokio::time::timeout_at(deadline, self.decide(question)).await {
+    pub async fn verify(
+        self: &Arc<Self>,
+        question: &Question,
+        deadline: Instant,
+        purpose: Purpose,
+    ) -> Verdict {
+        match tokio::time::timeout_at(deadline, self.decide(question, purpose)).await {
             Ok(verdict) => verdict,
             Err(_) => {
                 let check = Check::new("", "", Code::Deadline, "the time for this request was over");
@@ -149,7 +170,7 @@ impl Verifier {
         }
     }
 
-    async fn decide(self: &Arc<Self>, question: &Question) -> Verdict {
+    async fn decide(self: &Arc<Self>, question: &Question, purpose: Purpose) -> Verdict {
         let trust = match self.trust(&question.attestors) {
             Ok(trust) => trust,
             Err(error) => return refused_trust(question, &error),
@@ -182,15 +203,17 @@ impl Verifier {
                 );
             }
         };
-        match self.resolved(question, &route).await {
+        match self.resolved(question, &route, purpose).await {
             Resolved::Failed { outcome, checks } if outcome == Outcome::Undecided => {
                 self.stale(question, checks, outcome)
             }
             Resolved::Failed { outcome, checks } => self.failed(question, outcome, checks),
             Resolved::Found { digest, at, checks } => {
-                let verdict = self.with_digest(question, &route, digest, at, trust, checks).await;
+                let found = Resolution { digest, at, checks };
+                let verdict = self.with_digest(question, &route, found, trust, purpose).await;
                 if let (Some(proof), None, Some(_)) =
                     (verdict.proof(), question.image.digest(), question.image.effective_tag())
+                    && purpose == Purpose::Decision
                 {
                     let record = TagRecord { digest: proof.digest.clone(), confirmed: self.clock.wall() };
                     self.store.record_tag(&question.image, record);
@@ -204,10 +227,9 @@ impl Verifier {
         self: &Arc<Self>,
         question: &Question,
         route: &Arc<Route>,
-        digest: Digest,
-        at: usize,
+        Resolution { digest, at, mut checks }: Resolution,
         trust: Arc<Trust>,
-        mut checks: Vec<Check>,
+        purpose: Purpose,
     ) -> Verdict {
         let endpoint = Some(route.endpoints[at].endpoint.url().to_owned());
         if let Some(verdict) = self.revoked(question, &digest) {
@@ -246,8 +268,10 @@ impl Verifier {
         };
         match self.searches.run(self.search_key(question, &digest), now, work, hold).await {
             Some(Found::Verified { proof, checks: more }) => {
-                self.store.keep(&proof);
-                self.remember(question, &proof);
+                if purpose == Purpose::Decision {
+                    self.store.keep(&proof);
+                    self.remember(question, &proof);
+                }
                 checks.extend(more);
                 verified(question, &proof, None, endpoint, checks)
             }
@@ -260,12 +284,13 @@ impl Verifier {
     }
 
     /// The tag's digest: a fresh one, that of a flight under way, or the endpoints' answer.
-    async fn resolved(&self, question: &Question, route: &Arc<Route>) -> Resolved {
+    async fn resolved(&self, question: &Question, route: &Arc<Route>, purpose: Purpose) -> Resolved {
         let (now, freshness) = (self.clock.monotonic(), self.settings.tag_freshness);
         let (image, route, compare) =
             (question.image.clone(), Arc::clone(route), self.settings.compare_endpoints);
         let work = async move { resolve(&route, &image, compare).await };
         let hold = move |resolved: &Resolved| match resolved {
+            _ if purpose == Purpose::DryRun => None,
             Resolved::Found { .. } => Some(now + freshness),
             Resolved::Failed { outcome, .. } if !outcome.is_undecided() => {
                 Some(now + HELD_NEGATIVE.min(freshness))

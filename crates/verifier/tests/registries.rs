@@ -1,0 +1,233 @@
+//! The verifier against registries over TLS, some of which lie in one stated way.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use countersign_clock::ManualClock;
+use countersign_evidence::{Memory, Store};
+use countersign_https::{Authority, Body, full};
+use countersign_reference::Reference;
+use countersign_sample::{SampleRegistry, Shape};
+use countersign_signature::sign::{Scheme, Signer};
+use countersign_site::{Site, Source};
+use countersign_verdict::{Attestors, Code, Outcome, Question, Verdict};
+use countersign_verifier::{Purpose, Rules, Settings, Verifier};
+use hyper::Response;
+use hyper::header::CONTENT_TYPE;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+fn signer() -> (Signer, Attestors) {
+    let signer = Signer::generate(Scheme::EcdsaP256).unwrap();
+    let attestors = Attestors::any_of_keys(&signer.public_pem());
+    (signer, attestors)
+}
+
+fn endpoint(name: &str, url: &str, ca: &str) -> String {
+    let ca = ca.replace('\n', "\\n");
+    format!("{{ name: {name}, url: \"{url}\", addresses: [127.0.0.1], ca: {{ pem: \"{ca}\" }} }}")
+}
+
+fn verifier(endpoints: &[String], settings: Settings, store: Arc<dyn Store>) -> Arc<Verifier> {
+    let text = format!(
+        "apiVersion: countersign.dev/v1alpha1\nkind: Site\nspec:\n  registry: {{ name: registry.local, endpoints: [{}] }}\n",
+        endpoints.join(", ")
+    );
+    let load = Arc::new(|source: &Source| match source {
+        Source::Inline(text) => Ok(text.clone()),
+        other => Err(format!("{other:?}")),
+    });
+    let clock = Arc::new(ManualClock::at("2026-01-01T00:00:00Z".parse().unwrap()));
+    Verifier::new(Rules::Site(Arc::new(Site::parse(&text).unwrap())), settings, load, store, clock)
+}
+
+/// Every tag is asked for anew.
+fn never_fresh() -> Settings {
+    Settings { tag_freshness: Duration::ZERO, ..Settings::default() }
+}
+
+async fn ask_within(
+    verifier: &Arc<Verifier>,
+    attestors: &Attestors,
+    image: &str,
+    time: Duration,
+) -> (Verdict, Duration) {
+    let image = Reference::parse(image).unwrap();
+    let question = Question { image, attestors: attestors.clone(), repository: None };
+    let start = Instant::now();
+    let verdict = verifier.verify(&question, start + time, Purpose::Decision).await;
+    (verdict, start.elapsed())
+}
+
+async fn ask(verifier: &Arc<Verifier>, attestors: &Attestors, image: &str) -> Verdict {
+    ask_within(verifier, attestors, image, Duration::from_secs(5)).await.0
+}
+
+fn codes(verdict: &Verdict) -> Vec<Code> {
+    verdict.checks.iter().map(|check| check.code).collect()
+}
+
+fn answer(media_type: &str, content: &str) -> Response<Body> {
+    Response::builder().header(CONTENT_TYPE, media_type).body(full(content.to_owned())).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_is_dialled_at_its_address_and_has_to_be_who_its_ca_says() {
+    let (authority, (signer, attestors)) = (Authority::generate("site").unwrap(), signer());
+    let registry = SampleRegistry::start(&authority, |_| None).await.unwrap();
+    registry.push_signed("a/b:1", "b", &signer, Shape::Bundle).unwrap();
+    // The name resolves nowhere: only the Site's address leads there.
+    let url = format!("https://registry.local:{}", registry.port);
+    let good =
+        verifier(&[endpoint("a", &url, authority.pem())], Settings::default(), Arc::new(Memory::default()));
+    assert!(ask(&good, &attestors, "registry.local/a/b:1").await.proof().is_some());
+
+    for (ca, url) in [
+        (Authority::generate("another").unwrap().pem().to_owned(), url),
+        (authority.pem().to_owned(), format!("https://other.local:{}", registry.port)),
+    ] {
+        let wrong = verifier(&[endpoint("a", &url, &ca)], Settings::default(), Arc::new(Memory::default()));
+        let verdict = ask(&wrong, &attestors, "registry.local/a/b:1").await;
+        assert_eq!(verdict.outcome, Outcome::Undecided, "no violation: nothing is known of the image");
+        assert_eq!(codes(&verdict), [Code::TlsFailed], "{verdict:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t01_what_is_pinned_is_what_was_hashed_and_verified() {
+    let (authority, (signer, attestors)) = (Authority::generate("site").unwrap(), signer());
+    // Answers the tag with the signed manifest and with another one in turn.
+    let (turn, other) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(None::<String>)));
+    let (turns, content) = (Arc::clone(&turn), Arc::clone(&other));
+    let lie = move |path: &str| {
+        let content = content.lock().unwrap().clone().filter(|_| path.ends_with("/manifests/1"))?;
+        let odd = !turns.fetch_add(1, Ordering::SeqCst).is_multiple_of(2);
+        odd.then(|| answer(MANIFEST, &content))
+    };
+    let registry = SampleRegistry::start(&authority, lie).await.unwrap();
+    let signed = registry.push_signed("a/b:1", "signed", &signer, Shape::Tag).unwrap();
+    let unsigned = format!(r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","layers":[]}}"#);
+    *other.lock().unwrap() = Some(unsigned);
+    let url = format!("https://127.0.0.1:{}", registry.port);
+    let endpoints = [endpoint("a", &url, authority.pem())];
+    let verifier = verifier(&endpoints, never_fresh(), Arc::new(Memory::default()));
+    for _ in 0..3 {
+        let verdict = ask(&verifier, &attestors, "registry.local/a/b:1").await;
+        assert_eq!(verdict.proof().map(|proof| &proof.digest), Some(&signed));
+        let verdict = ask(&verifier, &attestors, "registry.local/a/b:1").await;
+        assert_eq!(verdict.outcome, Outcome::Unsigned, "the other one: {verdict:#?}");
+        assert_ne!(verdict.digest, Some(signed.clone()));
+    }
+    assert_eq!(turn.load(Ordering::SeqCst), 6, "each verdict rests on one answer to the tag");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t03_a_referrer_of_another_image_is_none_of_this() {
+    let (authority, (signer, attestors)) = (Authority::generate("site").unwrap(), signer());
+    let listed = Arc::new(Mutex::new(String::new()));
+    let list = Arc::clone(&listed);
+    let lie = move |path: &str| {
+        let list = list.lock().unwrap().clone();
+        (path.contains("/referrers/") && !list.is_empty())
+            .then(|| answer("application/vnd.oci.image.index.v1+json", &list))
+    };
+    let registry = SampleRegistry::start(&authority, lie).await.unwrap();
+    registry.push_signed("a/b:good", "good", &signer, Shape::Bundle).unwrap();
+    registry.push("a/b:bad", "bad").unwrap();
+    let url = format!("https://127.0.0.1:{}", registry.port);
+    let endpoints = [endpoint("a", &url, authority.pem())];
+    let verifier = verifier(&endpoints, never_fresh(), Arc::new(Memory::default()));
+    let good = ask(&verifier, &attestors, "registry.local/a/b:good").await;
+    // The good image's referrer, offered for the bad one.
+    let digest = registry.referrer_of("a/b", &good.digest.unwrap()).unwrap().unwrap();
+    *listed.lock().unwrap() = format!(
+        r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"{MANIFEST}","digest":"{digest}","size":1}}]}}"#
+    );
+    let verdict = ask(&verifier, &attestors, "registry.local/a/b:bad").await;
+    assert_eq!(verdict.outcome, Outcome::Unsigned, "{verdict:#?}");
+    assert!(codes(&verdict).contains(&Code::DigestMismatch), "{verdict:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_says_nothing_is_undecided_within_the_deadline() {
+    let (authority, (signer, attestors)) = (Authority::generate("site").unwrap(), signer());
+    // Connections are made by the kernel, and nobody takes them up.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://127.0.0.1:{}", silent.local_addr().unwrap().port());
+    let endpoints = [endpoint("silent", &url, authority.pem())];
+    let silent_only = verifier(&endpoints, Settings::default(), Arc::new(Memory::default()));
+    let limit = Duration::from_millis(600);
+    let (verdict, time) = ask_within(&silent_only, &attestors, "registry.local/a/b:1", limit).await;
+    assert_eq!(verdict.outcome, Outcome::Undecided, "{verdict:#?}");
+    assert!(time < limit + Duration::from_millis(200), "{time:?}");
+
+    // With another behind it the image is found there.
+    let registry = SampleRegistry::start(&authority, |_| None).await.unwrap();
+    registry.push_signed("a/b:1", "b", &signer, Shape::Tag).unwrap();
+    let next = endpoint("next", &format!("https://127.0.0.1:{}", registry.port), authority.pem());
+    let both = verifier(&[endpoints[0].clone(), next], Settings::default(), Arc::new(Memory::default()));
+    let (verdict, _) = ask_within(&both, &attestors, "registry.local/a/b:1", Duration::from_secs(20)).await;
+    assert!(verdict.proof().is_some(), "{verdict:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unsigned_and_rejected_are_said_after_every_source_was_asked() {
+    let (authority, (signer, attestors)) = (Authority::generate("site").unwrap(), signer());
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&asked);
+    let note = move |path: &str| {
+        noted.lock().unwrap().push(path.to_owned());
+        None
+    };
+    let registry = SampleRegistry::start(&authority, note).await.unwrap();
+    let (stranger, _) = self::signer();
+    registry.push("a/unsigned:1", "unsigned").unwrap();
+    registry.push_signed("a/tag:1", "tag", &stranger, Shape::Tag).unwrap();
+    registry.push_signed("a/bundle:1", "bundle", &stranger, Shape::Bundle).unwrap();
+    registry.push_signed("a/good:1", "good", &signer, Shape::Tag).unwrap();
+    let url = format!("https://127.0.0.1:{}", registry.port);
+    let endpoints = [endpoint("a", &url, authority.pem())];
+    let verifier = verifier(&endpoints, Settings::default(), Arc::new(Memory::default()));
+    for (image, outcome) in
+        [("unsigned", Outcome::Unsigned), ("tag", Outcome::Rejected), ("bundle", Outcome::Rejected)]
+    {
+        asked.lock().unwrap().clear();
+        let verdict = ask(&verifier, &attestors, &format!("registry.local/a/{image}:1")).await;
+        assert_eq!(verdict.outcome, outcome, "{verdict:#?}");
+        let asked = asked.lock().unwrap().clone();
+        for source in [".sig", "/referrers/sha256:", "/manifests/sha256-"] {
+            assert!(asked.iter().any(|path| path.contains(source)), "{image}: {source}: {asked:#?}");
+        }
+    }
+    asked.lock().unwrap().clear();
+    assert!(ask(&verifier, &attestors, "registry.local/a/good:1").await.proof().is_some());
+    let asked = asked.lock().unwrap().clone();
+    assert_eq!(asked.len(), 3, "asking stops when the attestors are satisfied: {asked:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_leaves_nothing_behind() {
+    let (authority, (signer, attestors)) = (Authority::generate("site").unwrap(), signer());
+    let mut registry = SampleRegistry::start(&authority, |_| None).await.unwrap();
+    let digest = registry.push_signed("a/b:1", "b", &signer, Shape::Tag).unwrap();
+    let url = format!("https://127.0.0.1:{}", registry.port);
+    let store = Arc::new(Memory::default());
+    let endpoints = [endpoint("a", &url, authority.pem())];
+    let verifier = verifier(&endpoints, Settings::default(), Arc::clone(&store) as Arc<dyn Store>);
+    let image = Reference::parse("registry.local/a/b:1").unwrap();
+    let question = Question { image: image.clone(), attestors, repository: None };
+    let ask =
+        async |purpose| verifier.verify(&question, Instant::now() + Duration::from_secs(5), purpose).await;
+    assert!(ask(Purpose::DryRun).await.proof().is_some());
+    assert!(store.signatures(&digest).is_empty() && store.tag(&image).is_none());
+    assert!(verifier.at_hand(&question).is_none());
+
+    assert!(ask(Purpose::Decision).await.proof().is_some());
+    assert_eq!((store.signatures(&digest).len(), store.tag(&image).unwrap().digest), (1, digest));
+    registry.stop().await;
+    assert!(ask(Purpose::DryRun).await.proof().is_some(), "what is known is used");
+}
