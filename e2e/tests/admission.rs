@@ -19,18 +19,24 @@ fn image(pod: &Value, list: &str) -> String {
 async fn pods_are_stored_with_the_verified_digest_or_not_at_all() {
     assert_isolated();
     let directory = TempDir::new().unwrap();
-    let mut registry = Registry::start(RegistryKind::Distribution);
+    // The bootstrap registry has the referrers API, the cluster's has not.
+    let (mut bootstrap, mut cluster) =
+        (Registry::start(RegistryKind::WithReferrers), Registry::start(RegistryKind::Distribution));
     let key = Cosign::V3.key_pair(directory.path(), "vendor", KeyType::EcdsaP256);
-    let host = registry.host();
-    let app = push_image(&host, "quay.io/acme/app", "1", "app").await;
-    Cosign::V3.sign(directory.path(), &key, &app.by_digest());
-    let tool = push_image(&host, "quay.io/acme/tool", "1", "tool").await;
-    Cosign::V2.sign(directory.path(), &key, &tool.by_digest());
-    push_image(&host, "quay.io/acme/unsigned", "1", "unsigned").await;
+    let rsa = Cosign::V2.key_pair(directory.path(), "rsa", KeyType::Rsa4096);
+    let app = push_image(&bootstrap.host(), "quay.io/acme/app", "1", "app").await;
+    Cosign::V3.sign(directory.path(), &rsa, &app.by_digest());
+    let tool = push_image(&cluster.host(), "quay.io/acme/tool", "1", "tool").await;
+    Cosign::V2.sign(directory.path(), &rsa, &tool.by_digest());
+    let side = push_image(&cluster.host(), "quay.io/acme/side", "1", "side").await;
+    Cosign::V3.sign(directory.path(), &key, &side.by_digest());
+    push_image(&cluster.host(), "quay.io/acme/unsigned", "1", "unsigned").await;
 
     let site = directory.path().join("site.yaml");
     let text = format!(
-        "apiVersion: countersign.dev/v1alpha1\nkind: Site\nspec:\n  registry:\n    name: registry.local\n    endpoints:\n      - {{ name: cluster, url: http://{host} }}\n  trust: {{ keys: {{ vendor: {{ file: vendor.pub }} }} }}\n  tagFreshness: 1s\n"
+        "apiVersion: countersign.dev/v1alpha1\nkind: Site\nspec:\n  registry:\n    name: registry.local\n    endpoints:\n      - {{ name: bootstrap, url: http://{} }}\n      - {{ name: cluster, url: http://{} }}\n  trust: {{ keys: {{ vendor: {{ file: vendor.pub }}, rsa: {{ file: rsa.pub }} }} }}\n  tagFreshness: 1s\n",
+        bootstrap.host(),
+        cluster.host()
     );
     std::fs::write(&site, text).unwrap();
     let (port, ca) = (free_port(), directory.path().join("ca.pem"));
@@ -44,12 +50,14 @@ async fn pods_are_stored_with_the_verified_digest_or_not_at_all() {
     plane.register(port, &std::fs::read_to_string(&ca).unwrap()).await;
 
     // Rewritten, verified, pinned; an image volume as well.
-    let mut good = pod("good", &["quay.io/acme/app:1"]);
+    let mut good = pod("good", &["quay.io/acme/app:1", "quay.io/acme/side:1"]);
     good["spec"]["volumes"] = json!([{ "name": "v", "image": { "reference": "quay.io/acme/tool:1" } }]);
     let (status, stored) = plane.create_pod(&good).await;
     assert_eq!(status, 201, "{stored:#}");
     let pinned = format!("registry.local/quay.io/acme/app:1@{}", app.digest);
     assert_eq!(image(&stored, "containers"), pinned);
+    let side = format!("registry.local/quay.io/acme/side:1@{}", side.digest);
+    assert_eq!(stored["spec"]["containers"][1]["image"], json!(side));
     let volumes = stored["spec"]["volumes"].as_array().unwrap();
     let reference = volumes.iter().find_map(|volume| volume.pointer("/image/reference")).unwrap();
     assert_eq!(reference, &json!(format!("registry.local/quay.io/acme/tool:1@{}", tool.digest)));
@@ -81,8 +89,9 @@ async fn pods_are_stored_with_the_verified_digest_or_not_at_all() {
         format!("registry.local/quay.io/acme/tool:1@{}", tool.digest)
     );
 
-    // The registry is gone: labels still change, the same pod can be made again, nothing unknown starts.
-    registry.stop();
+    // The registries are gone: labels still change, the same pod can be made again, nothing unknown starts.
+    bootstrap.stop();
+    cluster.stop();
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     let labels = json!({ "metadata": { "labels": { "role": "master" } } });
     let (status, stored) =

@@ -235,6 +235,25 @@ async fn requests_are_few_and_do_not_depend_on_the_number_of_keys() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_asked_before_costs_one_request() {
+    assert_isolated();
+    let directory = TempDir::new().unwrap();
+    let (empty, registry) =
+        (Registry::start(RegistryKind::Distribution), Registry::start(RegistryKind::Distribution));
+    let key = Cosign::V2.key_pair(directory.path(), "key", KeyType::EcdsaP256);
+    let attestors = Attestors::any_of_keys(&std::fs::read_to_string(&key.public).unwrap());
+    let image = push_image(&registry.host(), "team/a", "1", "only in the second").await;
+    Cosign::V2.sign(directory.path(), &key, &image.by_digest());
+    let (before, proxy) =
+        (CountingProxy::before(empty.port).await, CountingProxy::before(registry.port).await);
+    let (verifier, _) = verifier(&[before.port, proxy.port], Settings::default());
+    let verdict = ask(&verifier, &attestors, &local(&image)).await;
+    assert!(verdict.proof().is_some(), "{verdict:#?}");
+    let (before, lines) = (before.take(), proxy.take());
+    assert!(before.len() == 1 && lines.len() <= 4, "{before:#?} {lines:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_first_endpoint_that_has_the_image_decides_and_a_dead_one_is_passed_over() {
     assert_isolated();
     let directory = TempDir::new().unwrap();
