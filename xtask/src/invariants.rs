@@ -9,7 +9,8 @@ use serde_json::Value;
 use crate::{cargo, root};
 
 /// Crates that do no I/O and know no clock.
-const PURE: &[&str] = &["reference", "verdict", "signature", "site", "mirrors", "yaml", "jmespath", "policy"];
+const PURE: &[&str] =
+    &["reference", "manifest", "verdict", "signature", "site", "mirrors", "yaml", "jmespath", "policy"];
 /// What none of them may depend on, directly or through others.
 const FORBIDDEN: &[&str] = &["tokio", "hyper", "kube", "mio", "socket2"];
 /// What may open a connection: `registry` to registries, and the demonstration, which plays the

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use countersign_clock::Clock;
 use countersign_https::{ClientTls, TlsError};
+use countersign_manifest::{ACCEPT, Document, INDEX};
 use countersign_mirrors::Mirror;
 use countersign_reference::Digest;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LINK};
@@ -13,12 +14,6 @@ use serde::Deserialize;
 use crate::Error;
 use crate::connect::Connector;
 use crate::exchange::{Exchange, Limits, Timing, resolve};
-
-/// Media type of an image index.
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-/// Every type of manifest: where one is left out, a registry may convert, and the digest is another.
-const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
-     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 
 /// What an endpoint is made with.
 #[derive(Clone, Debug)]
@@ -42,9 +37,11 @@ pub struct Endpoint {
     exchange: Exchange,
 }
 
-/// A manifest or index: its bytes and the digest computed over them.
+/// A manifest or index: its bytes, what they say, and the digest computed over them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
+    /// What the bytes say.
+    pub document: Document,
     /// As received.
     pub bytes: Bytes,
     /// Computed over the bytes.
@@ -119,10 +116,11 @@ impl Endpoint {
 
     async fn manifest(&self, repository: &str, reference: &str) -> Result<Manifest, Error> {
         let url = self.at(repository, &format!("manifests/{reference}"));
-        let answer = self.exchange.get(&url, repository, MANIFESTS, self.limits.manifest_bytes).await?;
+        let answer = self.exchange.get(&url, repository, ACCEPT, self.limits.manifest_bytes).await?;
         let media_type = content_type(&answer.headers);
-        check_manifest(&answer.body, &media_type)?;
-        Ok(Manifest { digest: Digest::sha256_of(&answer.body), bytes: answer.body, media_type })
+        let document = Document::parse(&answer.body, &media_type)
+            .map_err(|error| Error::Malformed(error.to_string()))?;
+        Ok(Manifest { document, digest: Digest::sha256_of(&answer.body), bytes: answer.body, media_type })
     }
 
     /// The blob with this digest, of at most this many bytes.
@@ -213,43 +211,6 @@ struct Entry {
     artifact_type: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Shape {
-    #[serde(rename = "mediaType")]
-    media_type: Option<String>,
-    #[serde(rename = "schemaVersion")]
-    schema_version: Option<u64>,
-    manifests: Option<serde::de::IgnoredAny>,
-    layers: Option<serde::de::IgnoredAny>,
-    config: Option<serde::de::IgnoredAny>,
-    #[serde(rename = "fsLayers")]
-    fs_layers: Option<serde::de::IgnoredAny>,
-}
-
-/// One document, one meaning: what could be read as a manifest and as an index is neither
-/// (CVE-2021-41190), and its `mediaType` must be its Content-Type.
-fn check_manifest(bytes: &[u8], content_type: &str) -> Result<(), Error> {
-    let malformed = |why: &str| Err(Error::Malformed(why.to_owned()));
-    let shape: Shape = serde_json::from_slice(bytes)
-        .map_err(|error| Error::Malformed(format!("not a manifest: {error}")))?;
-    if shape.schema_version != Some(2) || shape.fs_layers.is_some() {
-        return malformed("not a manifest of schema version 2");
-    }
-    if shape.media_type.is_some_and(|own| own != content_type) {
-        return malformed("the manifest's mediaType is not its Content-Type");
-    }
-    match (shape.manifests.is_some(), shape.layers.is_some() || shape.config.is_some()) {
-        (true, true) => malformed("a manifest and an index in one"),
-        (true, false) if is_index(content_type) => Ok(()),
-        (false, true) if !is_index(content_type) => Ok(()),
-        _ => malformed("the manifest is not of the kind that its Content-Type says"),
-    }
-}
-
-fn is_index(media_type: &str) -> bool {
-    media_type == INDEX || media_type == "application/vnd.docker.distribution.manifest.list.v2+json"
-}
-
 fn content_type(headers: &HeaderMap) -> String {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
@@ -262,35 +223,4 @@ fn next_page(headers: &HeaderMap) -> Option<String> {
         let next = parameters.split(';').any(|p| p.trim().replace('"', "").eq_ignore_ascii_case("rel=next"));
         next.then(|| target.to_owned())
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn t08_a_document_has_one_meaning() {
-        let oci = "application/vnd.oci.image.manifest.v1+json";
-        for (text, content_type, good) in [
-            (r#"{"schemaVersion":2,"config":{},"layers":[]}"#, oci, true),
-            (r#"{"schemaVersion":2,"manifests":[]}"#, INDEX, true),
-            (r#"{"schemaVersion":2,"manifests":[],"layers":[]}"#, INDEX, false),
-            (r#"{"schemaVersion":2,"manifests":[]}"#, oci, false),
-            (r#"{"schemaVersion":2,"layers":[]}"#, INDEX, false),
-            (
-                r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","layers":[]}"#,
-                oci,
-                false,
-            ),
-            (r#"{"schemaVersion":2,"layers":[],"layers":[]}"#, oci, false),
-            (r#"{"schemaVersion":1,"fsLayers":[]}"#, oci, false),
-            ("<html>", oci, false),
-        ] {
-            assert_eq!(
-                check_manifest(text.as_bytes(), content_type).is_ok(),
-                good,
-                "{text} as {content_type}"
-            );
-        }
-    }
 }

@@ -1,7 +1,6 @@
 //! Looks for signatures of a digest, one source after another, until the attestors are satisfied.
 
-use std::collections::BTreeMap;
-
+use countersign_manifest::{Descriptor, EMPTY};
 use countersign_reference::Digest;
 use countersign_registry::{Class, Error, Referrers};
 use countersign_signature::{
@@ -9,13 +8,9 @@ use countersign_signature::{
     Verified,
 };
 use countersign_verdict::{Check, Code, Outcome};
-use serde::Deserialize;
 
 use crate::resolve::failed;
 use crate::route::{Kind, Route, Server};
-
-/// The config of a manifest that has none (OCI image-spec, "Guidance for an empty descriptor").
-const EMPTY_MEDIA_TYPE: &str = "application/vnd.oci.empty.v1+json";
 
 /// What was found out about a digest.
 #[derive(Clone, Debug)]
@@ -112,28 +107,6 @@ struct Search<'a> {
     notes: Vec<Check>,
 }
 
-#[derive(Deserialize)]
-struct ArtifactManifest {
-    #[serde(default)]
-    layers: Vec<Layer>,
-    subject: Option<Subject>,
-}
-
-#[derive(Deserialize)]
-struct Layer {
-    #[serde(rename = "mediaType")]
-    media_type: String,
-    digest: Digest,
-    size: u64,
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
-}
-
-#[derive(Deserialize)]
-struct Subject {
-    digest: Digest,
-}
-
 impl Search<'_> {
     fn checks(&self) -> Vec<Check> {
         self.judge.checks().iter().chain(&self.notes).cloned().collect()
@@ -168,13 +141,13 @@ impl Search<'_> {
                 self.note(server, Kind::SignatureTag.words(), Code::NotPresent, "there is no such tag");
                 return Ok(None);
             }
-            answer => parsed(&answer?.bytes)?,
+            answer => answer?.document,
         };
-        let layers =
-            manifest.layers.into_iter().filter(|layer| layer.media_type == SIMPLE_SIGNING_MEDIA_TYPE);
+        let layers = manifest.layers().iter().filter(|layer| layer.media_type == SIMPLE_SIGNING_MEDIA_TYPE);
         for (index, layer) in layers.enumerate() {
-            let payload = self.layer(server, &layer).await?;
-            let material = Material::CosignSig { payload, annotations: layer.annotations };
+            let payload = self.layer(server, layer).await?;
+            let annotations = layer.annotations.clone();
+            let material = Material::CosignSig { payload, annotations };
             if let Some(proof) = self.judge(server, format!("signature {}", index + 1), material) {
                 return Ok(Some(proof));
             }
@@ -194,7 +167,7 @@ impl Search<'_> {
         // The type in a list is a claim: some registries leave it out, others give the config's
         // type, which is the empty one. Those have to be looked at.
         let bundles = list.iter().filter(|(_, kind)| {
-            kind.is_empty() || kind == EMPTY_MEDIA_TYPE || kind.starts_with(BUNDLE_MEDIA_TYPE_PREFIX)
+            kind.is_empty() || kind == EMPTY || kind.starts_with(BUNDLE_MEDIA_TYPE_PREFIX)
         });
         let mut any = false;
         for (digest, _) in bundles {
@@ -208,10 +181,10 @@ impl Search<'_> {
                     );
                     continue;
                 }
-                answer => parsed(&answer?.bytes)?,
+                answer => answer?.document,
             };
-            let of_this = manifest.subject.is_some_and(|subject| subject.digest == *self.digest);
-            let [layer] = manifest.layers.as_slice() else { continue };
+            let of_this = manifest.subject.as_ref().is_some_and(|subject| subject.digest == *self.digest);
+            let [layer] = manifest.layers() else { continue };
             if !layer.media_type.starts_with(BUNDLE_MEDIA_TYPE_PREFIX) {
                 continue;
             }
@@ -236,7 +209,7 @@ impl Search<'_> {
         Ok(None)
     }
 
-    async fn layer(&self, server: &Server, layer: &Layer) -> Result<Vec<u8>, Error> {
+    async fn layer(&self, server: &Server, layer: &Descriptor) -> Result<Vec<u8>, Error> {
         let most = self.limits.material_bytes;
         if usize::try_from(layer.size).map_or(true, |size| size > most) {
             return Err(Error::Limit(format!("a signature of more than {most} bytes")));
@@ -257,9 +230,4 @@ impl Search<'_> {
     ) -> Option<Verified<Signatures>> {
         self.judge.add(&Located { at: server.endpoint.url().to_owned(), artifact, material })
     }
-}
-
-fn parsed(bytes: &[u8]) -> Result<ArtifactManifest, Error> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| Error::Malformed(format!("a signature's manifest: {error}")))
 }
