@@ -1,144 +1,272 @@
 //! The read-only registry that serves a layout.
 //!
-//! The pull half of OCI distribution-spec 1.1, referrers included, straight from the files of
-//! an image layout. Names in the layout's index are `repository:tag` or `repository@digest`.
-//! The layout may be added to while it is served: every request reads the index anew.
+//! The pull half of OCI distribution-spec 1.1, referrers, tag lists and the catalog included,
+//! straight from the files of an image layout. Names in the layout's index are
+//! `repository:tag` or `repository@digest`. The layout may be added to while it is served.
+//!
+//! Documents are hashed before they are sent; layers are sent as they lie, in bounded chunks,
+//! and whoever receives them hashes them anyway.
 
-use std::sync::Arc;
+mod body;
+mod catalog;
+
+use std::sync::{Arc, Mutex, PoisonError};
 
 use countersign_https::{Body, full};
-use countersign_layout::{Descriptor, Layout, LayoutError, REF_NAME};
+use countersign_layout::{Blob, Descriptor, Index, Layout, LayoutError};
+use countersign_manifest::{INDEX, is_document};
 use countersign_reference::Digest;
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use hyper::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LINK, RANGE};
+use hyper::http::response::Builder;
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+use body::Chunks;
+use catalog::Catalog;
+
+/// The most entries of a page of tags or repositories.
+const MAX_PAGE: usize = 1000;
 
 /// Answers registry requests from a layout.
 #[derive(Clone, Debug)]
-pub struct Bootstrap(Arc<Layout>);
+pub struct Bootstrap(Arc<Shared>);
 
-/// What is sent, or the status and code of an error (distribution-spec, "Error Codes").
-type Reply = Result<(String, Vec<u8>), (StatusCode, &'static str)>;
+#[derive(Debug)]
+struct Shared {
+    layout: Layout,
+    catalog: Mutex<Option<(Arc<Index>, Arc<Catalog>)>>,
+}
 
-const UNKNOWN_MANIFEST: (StatusCode, &str) = (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN");
-const UNKNOWN_BLOB: (StatusCode, &str) = (StatusCode::NOT_FOUND, "BLOB_UNKNOWN");
+/// What is sent.
+#[derive(Debug)]
+enum Reply {
+    /// A document or a list, with its digest where it has one.
+    Whole { media_type: String, digest: Option<Digest>, content: Vec<u8>, next: Option<String> },
+    /// A part of some content that is so long in all.
+    Blob { digest: Digest, blob: Blob, start: u64, total: u64, partial: bool },
+}
+
+/// Status and code of an error (distribution-spec, "Error Codes").
+type Failure = (StatusCode, &'static str);
+
+const UNKNOWN_MANIFEST: Failure = (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN");
+const UNKNOWN_BLOB: Failure = (StatusCode::NOT_FOUND, "BLOB_UNKNOWN");
+const UNKNOWN_NAME: Failure = (StatusCode::NOT_FOUND, "NAME_UNKNOWN");
+const INVALID_DIGEST: Failure = (StatusCode::BAD_REQUEST, "DIGEST_INVALID");
+const BROKEN: Failure = (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN");
 
 impl Bootstrap {
     /// A registry of this layout.
-    pub fn new(layout: Arc<Layout>) -> Self {
-        Self(layout)
+    pub fn new(layout: Layout) -> Self {
+        Self(Arc::new(Shared { layout, catalog: Mutex::default() }))
+    }
+
+    /// The layout.
+    pub fn layout(&self) -> &Layout {
+        &self.0.layout
     }
 
     /// Answers one request.
     pub async fn answer(self, request: Request<Incoming>) -> Response<Body> {
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        if method != Method::GET && method != Method::HEAD {
-            return error(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED");
+        let head = request.method() == Method::HEAD;
+        if !head && request.method() != Method::GET {
+            return failure((StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"));
         }
+        let (path, query) = (request.uri().path().to_owned(), request.uri().query().map(ToOwned::to_owned));
+        let range = request.headers().get(RANGE).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
         // Files are read off the threads that answer others.
-        let reply = tokio::task::spawn_blocking(move || self.reply(&path)).await;
-        match reply.unwrap_or(Err((StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN"))) {
-            Err((status, code)) => error(status, code),
-            Ok((media_type, content)) => {
-                let response = Response::builder()
-                    .header(CONTENT_TYPE, media_type)
-                    .header(CONTENT_LENGTH, content.len());
-                let body = if method == Method::HEAD { Vec::new() } else { content };
-                response
-                    .body(full(body))
-                    .unwrap_or_else(|_| error(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN"))
-            }
+        let reply = tokio::task::spawn_blocking(move || {
+            self.0.reply(&path, query.as_deref().unwrap_or_default(), range.as_deref())
+        });
+        match reply.await.unwrap_or(Err(BROKEN)) {
+            Ok(reply) => send(reply, head).unwrap_or_else(|| failure(BROKEN)),
+            Err(error) => failure(error),
         }
     }
+}
 
-    fn reply(&self, path: &str) -> Reply {
-        let path = path.strip_prefix("/v2/").ok_or((StatusCode::NOT_FOUND, "NAME_UNKNOWN"))?;
-        if path.is_empty() {
-            return Ok(("application/json".to_owned(), b"{}".to_vec()));
+fn send(reply: Reply, head: bool) -> Option<Response<Body>> {
+    let response = Response::builder().header("docker-distribution-api-version", "registry/2.0");
+    let with_digest = |response: Builder, digest: &Digest| {
+        response.header("docker-content-digest", digest.to_string()).header("etag", format!("\"{digest}\""))
+    };
+    match reply {
+        Reply::Whole { media_type, digest, content, next } => {
+            let mut response =
+                response.header(CONTENT_TYPE, media_type).header(CONTENT_LENGTH, content.len());
+            if let Some(digest) = &digest {
+                response = with_digest(response, digest);
+            }
+            if let Some(next) = next {
+                response = response.header(LINK, format!("<{next}>; rel=\"next\""));
+            }
+            response.body(full(if head { Vec::new() } else { content })).ok()
         }
+        Reply::Blob { digest, blob, start, total, partial } => {
+            let length = blob.length();
+            let mut response = with_digest(response, &digest)
+                .header(CONTENT_TYPE, "application/octet-stream")
+                .header(ACCEPT_RANGES, "bytes")
+                .header(CONTENT_LENGTH, length);
+            if partial {
+                let last = start + length.saturating_sub(1);
+                response = response
+                    .status(StatusCode::PARTIAL_CONTENT)
+                    .header(CONTENT_RANGE, format!("bytes {start}-{last}/{total}"));
+            }
+            response.body(if head { full("") } else { Chunks::of(blob).boxed() }).ok()
+        }
+    }
+}
+
+impl Shared {
+    fn reply(&self, path: &str, query: &str, range: Option<&str>) -> Result<Reply, Failure> {
+        let path = path.strip_prefix("/v2/").ok_or(UNKNOWN_NAME)?;
         let parts: Vec<&str> = path.rsplitn(3, '/').collect();
         match parts.as_slice() {
+            [""] => Ok(json_reply("application/json", &json!({}), None)),
+            ["_catalog"] => {
+                let catalog = self.catalog()?;
+                let (page, next) = page(catalog.repositories(), query);
+                let next = next.map(|next| format!("/v2/_catalog?{next}"));
+                Ok(json_reply("application/json", &json!({ "repositories": page }), next))
+            }
+            ["list", "tags", repository] => {
+                let catalog = self.catalog()?;
+                let tags = catalog.tags(repository).ok_or(UNKNOWN_NAME)?;
+                let (page, next) = page(tags.iter().map(String::as_str), query);
+                let next = next.map(|next| format!("/v2/{repository}/tags/list?{next}"));
+                Ok(json_reply("application/json", &json!({ "name": repository, "tags": page }), next))
+            }
             [reference, "manifests", repository] => self.manifest(repository, reference),
-            [digest, "blobs", _] => self.blob(digest),
-            [digest, "referrers", repository] => self.referrers(repository, digest),
-            _ => Err((StatusCode::NOT_FOUND, "NAME_UNKNOWN")),
-        }
-    }
-
-    fn entries(&self) -> Result<Arc<[Descriptor]>, (StatusCode, &'static str)> {
-        self.0.entries().map_err(|error| broken(&error))
-    }
-
-    fn manifest(&self, repository: &str, reference: &str) -> Reply {
-        let (by_tag, digest) = (format!("{repository}:{reference}"), Digest::parse(reference).ok());
-        let entries = self.entries()?;
-        let mut named = named(&entries).filter(|(name, entry)| match &digest {
-            Some(digest) => entry.digest == *digest && in_repository(name, repository),
-            None => *name == by_tag,
-        });
-        if let Some((_, entry)) = named.next() {
-            return Ok((entry.media_type.clone(), self.content(&entry.digest)?));
-        }
-        // The child of an index has no entry of its own, and says itself what it is.
-        let content = self.content(&digest.ok_or(UNKNOWN_MANIFEST)?)?;
-        let value: Value = serde_json::from_slice(&content).map_err(|_| UNKNOWN_MANIFEST)?;
-        let media_type =
-            value["mediaType"].as_str().filter(|_| value["schemaVersion"] == 2).ok_or(UNKNOWN_MANIFEST)?;
-        Ok((media_type.to_owned(), content))
-    }
-
-    fn blob(&self, digest: &str) -> Reply {
-        let digest = Digest::parse(digest).map_err(|_| (StatusCode::BAD_REQUEST, "DIGEST_INVALID"))?;
-        Ok(("application/octet-stream".to_owned(), self.content(&digest).map_err(|_| UNKNOWN_BLOB)?))
-    }
-
-    fn referrers(&self, repository: &str, digest: &str) -> Reply {
-        let digest = Digest::parse(digest).map_err(|_| (StatusCode::BAD_REQUEST, "DIGEST_INVALID"))?;
-        let mut manifests = Vec::new();
-        for (name, entry) in named(&self.entries()?) {
-            if !in_repository(name, repository) {
-                continue;
+            [digest, "blobs", _] => self.blob(digest, range),
+            [digest, "referrers", repository] => {
+                let digest = Digest::parse(digest).map_err(|_| INVALID_DIGEST)?;
+                let catalog = self.catalog()?;
+                let manifests = catalog.referrers(repository, &digest);
+                let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests });
+                Ok(json_reply(INDEX, &index, None))
             }
-            let Ok(manifest) = serde_json::from_slice::<Value>(&self.content(&entry.digest)?) else {
-                continue;
-            };
-            if manifest["subject"]["digest"] == json!(digest.to_string()) {
-                manifests.push(json!({
-                    "mediaType": entry.media_type, "digest": entry.digest, "size": entry.size,
-                    "artifactType": manifest["artifactType"], "annotations": manifest["annotations"],
-                }));
-            }
+            _ => Err(UNKNOWN_NAME),
         }
-        let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests });
-        Ok((INDEX.to_owned(), index.to_string().into_bytes()))
     }
 
-    fn content(&self, digest: &Digest) -> Result<Vec<u8>, (StatusCode, &'static str)> {
-        self.0.get(digest).map_err(|error| match error {
-            LayoutError::Absent(_) => UNKNOWN_MANIFEST,
+    fn catalog(&self) -> Result<Arc<Catalog>, Failure> {
+        let index = self.layout.index().map_err(|error| broken(&error))?;
+        let known = self.catalog.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((_, catalog)) = known.filter(|(of, _)| Arc::ptr_eq(of, &index)) {
+            return Ok(catalog);
+        }
+        let catalog = Arc::new(Catalog::of(&self.layout, &index));
+        *self.catalog.lock().unwrap_or_else(PoisonError::into_inner) = Some((index, Arc::clone(&catalog)));
+        Ok(catalog)
+    }
+
+    fn manifest(&self, repository: &str, reference: &str) -> Result<Reply, Failure> {
+        let catalog = self.catalog()?;
+        let (entry, digest) = match Digest::parse(reference) {
+            Ok(digest) => (catalog.with_digest(&digest).cloned(), digest),
+            Err(_) => {
+                let entry = catalog.tagged(repository, reference).ok_or(UNKNOWN_MANIFEST)?;
+                (Some(entry.clone()), entry.digest.clone())
+            }
+        };
+        let content = self.layout.get(&digest).map_err(|error| match error {
+            LayoutError::Absent(_) | LayoutError::TooLarge { .. } => UNKNOWN_MANIFEST,
             other => broken(&other),
-        })
+        })?;
+        let media_type = match entry {
+            Some(Descriptor { media_type, .. }) => media_type,
+            // The child of an index has no entry of its own, and says itself what it is.
+            None => own_type(&content).ok_or(UNKNOWN_MANIFEST)?,
+        };
+        Ok(Reply::Whole { media_type, digest: Some(digest), content, next: None })
+    }
+
+    fn blob(&self, digest: &str, range: Option<&str>) -> Result<Reply, Failure> {
+        let digest = Digest::parse(digest).map_err(|_| INVALID_DIGEST)?;
+        let blob = self.layout.blob(&digest).map_err(|error| match error {
+            LayoutError::Absent(_) => UNKNOWN_BLOB,
+            other => broken(&other),
+        })?;
+        let total = blob.length();
+        match range.map_or(Wanted::All, |range| Wanted::of(range, total)) {
+            Wanted::All => Ok(Reply::Blob { digest, blob, start: 0, total, partial: false }),
+            Wanted::Nothing => Err((StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID")),
+            Wanted::Part { start, length } => {
+                let blob = blob.range(start, length);
+                Ok(Reply::Blob { digest, blob, start, total, partial: true })
+            }
+        }
     }
 }
 
-/// Entries with the name that each is known by.
-fn named(entries: &[Descriptor]) -> impl Iterator<Item = (&str, &Descriptor)> {
-    entries.iter().filter_map(|entry| Some((entry.annotations.get(REF_NAME)?.as_str(), entry)))
+fn json_reply(media_type: &str, value: &Value, next: Option<String>) -> Reply {
+    let content = value.to_string().into_bytes();
+    Reply::Whole { media_type: media_type.to_owned(), digest: None, content, next }
 }
 
-fn in_repository(name: &str, repository: &str) -> bool {
-    name.strip_prefix(repository).is_some_and(|rest| rest.starts_with([':', '@']))
+/// The media type that a document says it has.
+fn own_type(content: &[u8]) -> Option<String> {
+    let value: Value = serde_json::from_slice(content).ok()?;
+    let own = value["mediaType"].as_str().filter(|own| is_document(own))?;
+    (value["schemaVersion"] == 2).then(|| own.to_owned())
 }
 
-fn broken(error: &LayoutError) -> (StatusCode, &'static str) {
+/// A page of names in order, as `n` and `last` ask for it, and the query of the next page.
+fn page<'a>(names: impl Iterator<Item = &'a str>, query: &str) -> (Vec<&'a str>, Option<String>) {
+    let of = |name: &str| query.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
+    let count = of("n").and_then(|n| n.parse().ok()).unwrap_or(MAX_PAGE).min(MAX_PAGE);
+    // Names need no escapes, save for the `/` that some clients escape.
+    let last = of("last").map(|last| last.replace("%2F", "/").replace("%2f", "/")).unwrap_or_default();
+    let mut rest = names.filter(|name| *name > last.as_str());
+    let page: Vec<&str> = rest.by_ref().take(count).collect();
+    let more = rest.next().and(page.last()).map(|last| format!("n={count}&last={last}"));
+    (page, more)
+}
+
+/// What a `Range` header asks for (RFC 9110, 14.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    /// Everything: several ranges and other units are ignored.
+    All,
+    /// Bytes that are not there.
+    Nothing,
+    Part {
+        start: u64,
+        length: u64,
+    },
+}
+
+impl Wanted {
+    fn of(header: &str, total: u64) -> Self {
+        let Some((first, last)) = header.strip_prefix("bytes=").and_then(|range| range.split_once('-'))
+        else {
+            return Self::All;
+        };
+        let (first, last) = match (first, first.parse::<u64>(), last, last.parse::<u64>()) {
+            ("", _, _, Ok(0)) => return Self::Nothing,
+            ("", _, _, Ok(length)) => (total.saturating_sub(length), total),
+            (_, Ok(first), "", _) => (first, total),
+            (_, Ok(first), _, Ok(last)) if first <= last => (first, last.saturating_add(1)),
+            _ => return Self::All,
+        };
+        if first < total {
+            Self::Part { start: first, length: last.min(total) - first }
+        } else {
+            Self::Nothing
+        }
+    }
+}
+
+fn broken(error: &LayoutError) -> Failure {
     tracing::error!(%error, "the layout cannot be read");
-    (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN")
+    BROKEN
 }
 
-fn error(status: StatusCode, code: &str) -> Response<Body> {
+fn failure((status, code): Failure) -> Response<Body> {
     let body = json!({ "errors": [{ "code": code, "message": code.to_lowercase().replace('_', " ") }] });
     let mut response = Response::new(full(body.to_string()));
     *response.status_mut() = status;
@@ -147,52 +275,4 @@ fn error(status: StatusCode, code: &str) -> Response<Body> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeMap;
-
-    const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-
-    #[test]
-    fn serves_manifests_blobs_and_referrers() {
-        let directory = tempfile::tempdir().unwrap();
-        let layout = Arc::new(Layout::create(directory.path()).unwrap());
-        let put = |name: &str, content: &Value| {
-            let content = content.to_string();
-            let digest = layout.put(content.as_bytes()).unwrap();
-            let descriptor = Descriptor {
-                media_type: MANIFEST.to_owned(),
-                digest: digest.clone(),
-                size: content.len() as u64,
-                annotations: BTreeMap::new(),
-            };
-            layout.name(name, descriptor).unwrap();
-            digest
-        };
-        let image = put("a/b:1", &json!({ "schemaVersion": 2, "layers": [] }));
-        let referrer = json!({ "schemaVersion": 2, "artifactType": "x", "subject": { "digest": image } });
-        let referrer = put(&format!("a/b@{}", "r"), &referrer);
-        let registry = Bootstrap::new(layout);
-        let get = |path: &str| registry.reply(path);
-        assert_eq!(get("/v2/").unwrap().1, b"{}");
-        for reference in ["1".to_owned(), image.to_string()] {
-            assert_eq!(get(&format!("/v2/a/b/manifests/{reference}")).unwrap().0, MANIFEST);
-        }
-        assert!(get(&format!("/v2/a/b/blobs/{image}")).is_ok());
-        let list: Value =
-            serde_json::from_slice(&get(&format!("/v2/a/b/referrers/{image}")).unwrap().1).unwrap();
-        assert_eq!(list["manifests"][0]["digest"], json!(referrer.to_string()));
-        let other: Value =
-            serde_json::from_slice(&get(&format!("/v2/a/referrers/{image}")).unwrap().1).unwrap();
-        assert_eq!(other["manifests"], json!([]));
-        for (path, expected) in [
-            ("/v2/a/b/manifests/2", UNKNOWN_MANIFEST),
-            ("/v2/a/b/manifests/../../x", UNKNOWN_MANIFEST),
-            ("/v2/a/b/blobs/sha256:../../x", (StatusCode::BAD_REQUEST, "DIGEST_INVALID")),
-            ("/elsewhere", (StatusCode::NOT_FOUND, "NAME_UNKNOWN")),
-        ] {
-            let found = get(path).unwrap_err();
-            assert!(found == expected || found.0 == StatusCode::NOT_FOUND, "{path}: {found:?}");
-        }
-    }
-}
+mod tests;

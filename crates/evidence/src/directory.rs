@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use countersign_layout::{Descriptor, Layout, LayoutError, REF_NAME};
+use countersign_layout::{Descriptor, Layout, LayoutError};
 use countersign_reference::{Digest, Reference};
 use countersign_signature::{Material, Signatures, Verified};
 
@@ -35,12 +35,12 @@ impl Store for Directory {
             return known;
         }
         let prefix = format!("{digest}/");
-        let entries = self.layout.entries().unwrap_or_default();
-        let of_this = |entry: &&Descriptor| {
-            entry.annotations.get(REF_NAME).is_some_and(|name| name.starts_with(&prefix))
+        let Ok(index) = self.layout.index() else { return Vec::new() };
+        let of_this = index.named().filter(|(name, _)| name.starts_with(&prefix));
+        let read = |(_, entry): (&str, &Descriptor)| {
+            serde_json::from_slice(&self.layout.get(&entry.digest).ok()?).ok()
         };
-        let read = |entry: &Descriptor| serde_json::from_slice(&self.layout.get(&entry.digest).ok()?).ok();
-        entries.iter().filter(of_this).filter_map(read).collect()
+        of_this.filter_map(read).collect()
     }
 
     fn keep(&self, proof: &Verified<Signatures>) {
@@ -49,14 +49,7 @@ impl Store for Directory {
             let Ok(content) = serde_json::to_vec(material) else { continue };
             let kept = self.layout.put(&content).and_then(|digest| {
                 let name = format!("{}/{digest}", proof.get().digest);
-                let size = content.len() as u64;
-                let descriptor = Descriptor {
-                    media_type: MEDIA_TYPE.to_owned(),
-                    digest,
-                    size,
-                    annotations: std::collections::BTreeMap::new(),
-                };
-                self.layout.name(&name, descriptor)
+                self.layout.name(&name, Descriptor::new(MEDIA_TYPE, digest, content.len() as u64))
             });
             if let Err(error) = kept {
                 // The verdict stands; only the next outage is less well covered.

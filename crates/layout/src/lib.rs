@@ -1,4 +1,4 @@
-//! OCI image layouts on disk (OCI image-spec, `image-layout.md`).
+//! OCI image layouts on disk (OCI image-spec, `image-layout.md`), as a directory or a tar file.
 //!
 //! ```text
 //! oci-layout            {"imageLayoutVersion":"1.0.0"}
@@ -7,55 +7,105 @@
 //! ```
 //!
 //! Content is written beside its place and renamed into it, after a sync: a file under its
-//! digest is whole, whenever the writer was killed. What is read back is hashed again.
+//! digest is whole, whenever the writer was killed. A tar file is read where it lies, and not
+//! written to.
+
+mod archive;
+mod blob;
+mod write;
+
+pub use blob::Blob;
+pub use countersign_manifest::Descriptor;
+pub use write::Incoming;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use countersign_reference::{Algorithm, Digest};
+use countersign_reference::{Algorithm, Digest, Hasher};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+
+use archive::Archive;
 
 /// The annotation under which a layout names its entries.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// Bytes of an `index.json` that are read.
 const MAX_INDEX: u64 = 64 << 20;
+/// Bytes of content that is read whole: documents and signatures, not layers.
+pub const MAX_WHOLE: u64 = 16 << 20;
+/// Bytes that are read and written at a time.
+const CHUNK: usize = 256 << 10;
+const INDEX_FILE: &str = "index.json";
 
-/// Content and what it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Descriptor {
-    /// Its media type.
-    #[serde(rename = "mediaType")]
-    pub media_type: String,
-    /// Its digest.
-    pub digest: Digest,
-    /// Its length in bytes.
-    pub size: u64,
-    /// What is said about it.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub annotations: BTreeMap<String, String>,
-}
-
-/// A directory that is an image layout.
+/// An image layout.
 #[derive(Debug)]
 pub struct Layout {
-    root: PathBuf,
+    place: Place,
     temporary: AtomicU64,
-    /// The index as it was last read: another process may replace the file at any time.
-    index: Mutex<Option<Known>>,
+    /// A directory's index as it was last read: another process may replace it at any time.
+    known: Mutex<Option<Known>>,
+}
+
+#[derive(Debug)]
+enum Place {
+    Directory(PathBuf),
+    Archive { path: PathBuf, archive: Archive, index: Arc<Index> },
+}
+
+/// What a layout holds, by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Index {
+    /// One entry for each name, with the name in its annotation [`REF_NAME`].
+    pub manifests: Vec<Descriptor>,
+    /// What is said about the whole.
+    pub annotations: BTreeMap<String, String>,
+    /// The digest of the bytes that this was read from.
+    pub digest: Digest,
+}
+
+#[derive(Serialize, Deserialize)]
+struct IndexDocument {
+    #[serde(rename = "schemaVersion")]
+    schema_version: u32,
+    #[serde(rename = "mediaType", default, skip_serializing_if = "Option::is_none")]
+    media_type: Option<String>,
+    manifests: Vec<Descriptor>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<String, String>,
+}
+
+impl Index {
+    fn parse(path: &Path, text: &[u8]) -> Result<Self, LayoutError> {
+        let malformed = |why: String| LayoutError::Malformed { path: path.display().to_string(), why };
+        let read: IndexDocument =
+            serde_json::from_slice(text).map_err(|error| malformed(error.to_string()))?;
+        if read.schema_version != 2 {
+            return Err(malformed("not of schema version 2".to_owned()));
+        }
+        let (manifests, annotations) = (read.manifests, read.annotations);
+        Ok(Self { manifests, annotations, digest: Digest::sha256_of(text) })
+    }
+
+    /// Entries with the name that each is known by.
+    pub fn named(&self) -> impl Iterator<Item = (&str, &Descriptor)> {
+        self.manifests.iter().filter_map(|entry| Some((name_of(entry)?, entry)))
+    }
+}
+
+fn name_of(entry: &Descriptor) -> Option<&str> {
+    entry.annotations.get(REF_NAME).map(String::as_str)
 }
 
 /// An index that was read. The file stays open, so that no other can get its inode.
 #[derive(Debug)]
 struct Known {
     stamp: Stamp,
-    entries: Arc<[Descriptor]>,
-    _file: File,
+    index: Arc<Index>,
+    _file: Arc<File>,
 }
 
 /// Tells one state of the index from another, as it is only ever replaced whole.
@@ -103,186 +153,185 @@ pub enum LayoutError {
     /// There is no such content.
     #[error("{0} is not in the layout")]
     Absent(Digest),
+    /// More than is read whole.
+    #[error("{digest} has {length} bytes, more than is read at once")]
+    TooLarge {
+        /// Which content.
+        digest: Digest,
+        /// Its length.
+        length: u64,
+    },
+    /// A tar file is only read.
+    #[error("{0} is an archive, which cannot be added to: use a directory")]
+    ReadOnly(String),
 }
 
-#[derive(Serialize, Deserialize)]
-struct Index {
-    #[serde(rename = "schemaVersion")]
-    schema_version: u32,
-    manifests: Vec<Descriptor>,
-}
-
-fn io_error(path: &Path, error: io::Error) -> LayoutError {
+pub(crate) fn io_error(path: &Path, error: io::Error) -> LayoutError {
     LayoutError::Io { path: path.display().to_string(), error }
 }
 
 impl Layout {
-    fn at(root: &Path) -> Self {
-        Self { root: root.to_owned(), temporary: AtomicU64::new(0), index: Mutex::default() }
+    fn at(place: Place) -> Self {
+        Self { place, temporary: AtomicU64::new(0), known: Mutex::default() }
     }
 
-    /// Opens a directory, and makes it a layout where it is none yet.
-    pub fn create(root: &Path) -> Result<Self, LayoutError> {
-        let layout = Self::at(root);
-        for name in ["sha256", "sha512"] {
-            let directory = root.join("blobs").join(name);
-            fs::create_dir_all(&directory).map_err(|error| io_error(&directory, error))?;
+    /// Opens what has to be a layout: a directory or a tar file.
+    pub fn open(path: &Path) -> Result<Self, LayoutError> {
+        if path.is_dir() {
+            let layout = Self::at(Place::Directory(path.to_owned()));
+            layout.index()?;
+            return Ok(layout);
         }
-        if !root.join("oci-layout").exists() {
-            let version = json!({ "imageLayoutVersion": "1.0.0" }).to_string();
-            layout.write(&root.join("oci-layout"), version.as_bytes())?;
-        }
-        if !root.join("index.json").exists() {
-            layout.save(Vec::new())?;
-        }
-        Ok(layout)
+        let archive = Archive::open(path)?;
+        let inside = path.join(INDEX_FILE);
+        let why = "there is no index.json: this is no image layout".to_owned();
+        let missing = || LayoutError::Malformed { path: path.display().to_string(), why };
+        let text = whole(&inside, archive.file(INDEX_FILE).ok_or_else(missing)?, MAX_INDEX)?;
+        let index = Arc::new(Index::parse(&inside, &text)?);
+        Ok(Self::at(Place::Archive { path: path.to_owned(), archive, index }))
     }
 
-    /// Opens a directory that has to be a layout.
-    pub fn open(root: &Path) -> Result<Self, LayoutError> {
-        let layout = Self::at(root);
-        layout.entries()?;
-        Ok(layout)
-    }
-
-    /// Keeps content under its digest. What is there already is not written again.
-    pub fn put(&self, content: &[u8]) -> Result<Digest, LayoutError> {
-        let digest = Digest::sha256_of(content);
-        let path = self.path(&digest);
-        if !path.exists() {
-            self.write(&path, content)?;
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        match &self.place {
+            Place::Directory(path) | Place::Archive { path, .. } => path,
         }
-        Ok(digest)
     }
 
-    /// The content of a digest, hashed again.
-    pub fn get(&self, digest: &Digest) -> Result<Vec<u8>, LayoutError> {
-        let path = self.path(digest);
-        let content = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(LayoutError::Absent(digest.clone()));
-            }
-            other => other.map_err(|error| io_error(&path, error))?,
+    /// The index, as it is at this moment.
+    pub fn index(&self) -> Result<Arc<Index>, LayoutError> {
+        let root = match &self.place {
+            Place::Archive { index, .. } => return Ok(Arc::clone(index)),
+            Place::Directory(root) => root,
         };
+        let path = root.join(INDEX_FILE);
+        let file = Arc::new(File::open(&path).map_err(|error| io_error(&path, error))?);
+        let stamp = Stamp::of(&file.metadata().map_err(|error| io_error(&path, error))?);
+        if let Some(known) = self.known().as_ref().filter(|known| known.stamp == stamp) {
+            return Ok(Arc::clone(&known.index));
+        }
+        let text = whole(&path, Blob::new(Arc::clone(&file), 0, stamp.length), MAX_INDEX)?;
+        let index = Arc::new(Index::parse(&path, &text)?);
+        *self.known() = Some(Known { stamp, index: Arc::clone(&index), _file: file });
+        Ok(index)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Option<Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Content that is read piece by piece; it is not hashed.
+    pub fn blob(&self, digest: &Digest) -> Result<Blob, LayoutError> {
+        self.file(&blob_name(digest))?.ok_or_else(|| LayoutError::Absent(digest.clone()))
+    }
+
+    /// A file beside the content.
+    pub fn file(&self, name: &str) -> Result<Option<Blob>, LayoutError> {
+        let path = match &self.place {
+            Place::Archive { archive, .. } => return Ok(archive.file(name)),
+            Place::Directory(root) => root.join(name),
+        };
+        let opened = File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        match opened {
+            Ok((length, file)) => Ok(Some(Blob::new(Arc::new(file), 0, length))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_error(&path, error)),
+        }
+    }
+
+    /// Whether there is content under this digest: what is there is whole.
+    pub fn has(&self, digest: &Digest) -> bool {
+        match &self.place {
+            Place::Archive { archive, .. } => archive.file(&blob_name(digest)).is_some(),
+            Place::Directory(root) => root.join(blob_name(digest)).is_file(),
+        }
+    }
+
+    /// The content of a digest, hashed again; a document or a signature, not a layer.
+    pub fn get(&self, digest: &Digest) -> Result<Vec<u8>, LayoutError> {
+        let blob = self.blob(digest)?;
+        if blob.length() > MAX_WHOLE {
+            return Err(LayoutError::TooLarge { digest: digest.clone(), length: blob.length() });
+        }
+        let content = whole(&self.path().join(blob_name(digest)), blob, MAX_WHOLE)?;
         if digest.is_of(&content) {
             return Ok(content);
         }
         Err(LayoutError::Damaged { digest: digest.clone(), found: Digest::of(digest.algorithm(), &content) })
     }
 
-    /// The entries of the index, as they are at this moment.
-    pub fn entries(&self) -> Result<Arc<[Descriptor]>, LayoutError> {
-        let path = self.root.join("index.json");
-        let malformed = |why: String| LayoutError::Malformed { path: path.display().to_string(), why };
-        let mut file = File::open(&path).map_err(|error| io_error(&path, error))?;
-        let stamp = Stamp::of(&file.metadata().map_err(|error| io_error(&path, error))?);
-        if let Some(known) = self.known().as_ref().filter(|known| known.stamp == stamp) {
-            return Ok(Arc::clone(&known.entries));
+    /// Reads all of some content, and says how many bytes there are.
+    ///
+    /// # Errors
+    ///
+    /// [`LayoutError::Absent`], or [`LayoutError::Damaged`] where it is not what its name says.
+    pub fn check(&self, digest: &Digest) -> Result<u64, LayoutError> {
+        let mut blob = self.blob(digest)?;
+        let length = blob.length();
+        let mut hasher = Hasher::new(digest.algorithm());
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            let read = blob.read(&mut buffer).map_err(|error| io_error(self.path(), error))?;
+            if read == 0 {
+                break;
+            }
+            hasher.update(&buffer[..read]);
         }
-        if stamp.length > MAX_INDEX {
-            return Err(malformed(format!("larger than {MAX_INDEX} bytes")));
+        let found = hasher.finish();
+        if found == *digest {
+            Ok(length)
+        } else {
+            Err(LayoutError::Damaged { digest: digest.clone(), found })
         }
-        let mut text = Vec::new();
-        file.read_to_end(&mut text).map_err(|error| io_error(&path, error))?;
-        let index: Index = serde_json::from_slice(&text).map_err(|error| malformed(error.to_string()))?;
-        if index.schema_version != 2 {
-            return Err(malformed("not of schema version 2".to_owned()));
+    }
+
+    /// Every digest that there is content under, in order; files that are named otherwise are
+    /// errors, for whoever wants nothing unaccounted for.
+    pub fn digests(&self) -> Result<Vec<Digest>, LayoutError> {
+        let mut names = Vec::new();
+        match &self.place {
+            Place::Archive { archive, .. } => {
+                names
+                    .extend(archive.names().filter(|name| name.starts_with("blobs/")).map(ToOwned::to_owned));
+            }
+            Place::Directory(root) => {
+                for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+                    let path = root.join("blobs").join(algorithm.name());
+                    let entries = match fs::read_dir(&path) {
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                        other => other.map_err(|error| io_error(&path, error))?,
+                    };
+                    for entry in entries {
+                        let entry = entry.map_err(|error| io_error(&path, error))?;
+                        names.push(format!("blobs/{}/{}", algorithm.name(), entry.file_name().display()));
+                    }
+                }
+            }
         }
-        let entries: Arc<[Descriptor]> = index.manifests.into();
-        *self.known() = Some(Known { stamp, entries: Arc::clone(&entries), _file: file });
-        Ok(entries)
-    }
-
-    fn known(&self) -> MutexGuard<'_, Option<Known>> {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Names content in the index; an entry of the same name is replaced.
-    pub fn name(&self, name: &str, mut descriptor: Descriptor) -> Result<(), LayoutError> {
-        descriptor.annotations.insert(REF_NAME.to_owned(), name.to_owned());
-        let mut entries = self.entries()?.to_vec();
-        entries.retain(|entry| entry.annotations.get(REF_NAME).map(String::as_str) != Some(name));
-        entries.push(descriptor);
-        self.save(entries)
-    }
-
-    fn save(&self, manifests: Vec<Descriptor>) -> Result<(), LayoutError> {
-        let index = Index { schema_version: 2, manifests };
-        let malformed = |error: serde_json::Error| LayoutError::Malformed {
-            path: self.root.join("index.json").display().to_string(),
-            why: error.to_string(),
+        names.sort();
+        let digest = |name: &String| {
+            let text = name.trim_start_matches("blobs/").replacen('/', ":", 1);
+            let why = format!("`{name}` is not named by a digest");
+            let path = self.path().display().to_string();
+            Digest::parse(&text).map_err(|_| LayoutError::Malformed { path, why })
         };
-        self.write(&self.root.join("index.json"), &serde_json::to_vec(&index).map_err(malformed)?)
+        names.iter().map(digest).collect()
     }
+}
 
-    fn path(&self, digest: &Digest) -> PathBuf {
-        let algorithm = match digest.algorithm() {
-            Algorithm::Sha256 => "sha256",
-            Algorithm::Sha512 => "sha512",
-        };
-        self.root.join("blobs").join(algorithm).join(digest.hex())
-    }
+fn blob_name(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
+}
 
-    /// Beside its place first, then synced, then into its place.
-    fn write(&self, path: &Path, content: &[u8]) -> Result<(), LayoutError> {
-        let number = self.temporary.fetch_add(1, Ordering::Relaxed);
-        let beside = self.root.join(format!(".{}-{number}.tmp", std::process::id()));
-        let write = || -> io::Result<()> {
-            let mut file = File::create(&beside)?;
-            file.write_all(content)?;
-            file.sync_all()?;
-            fs::rename(&beside, path)
-        };
-        write().map_err(|error| io_error(path, error))
+fn whole(path: &Path, mut blob: Blob, most: u64) -> Result<Vec<u8>, LayoutError> {
+    if blob.length() > most {
+        let why = format!("larger than {most} bytes");
+        return Err(LayoutError::Malformed { path: path.display().to_string(), why });
     }
+    let mut content = Vec::with_capacity(usize::try_from(blob.length()).unwrap_or_default());
+    blob.read_to_end(&mut content).map_err(|error| io_error(path, error))?;
+    Ok(content)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn descriptor(digest: Digest, size: usize) -> Descriptor {
-        Descriptor {
-            media_type: "text/plain".to_owned(),
-            digest,
-            size: size as u64,
-            annotations: BTreeMap::new(),
-        }
-    }
-
-    #[test]
-    fn what_is_put_is_there_and_damage_is_noticed() {
-        let directory = tempfile::tempdir().unwrap();
-        let layout = Layout::create(directory.path()).unwrap();
-        let digest = layout.put(b"content").unwrap();
-        layout.name("a/b:1", descriptor(digest.clone(), 7)).unwrap();
-        layout.name("a/b:1", descriptor(digest.clone(), 7)).unwrap();
-        let layout = Layout::open(directory.path()).unwrap();
-        assert_eq!(layout.entries().unwrap().len(), 1);
-        assert_eq!(layout.get(&digest).unwrap(), b"content");
-        fs::write(layout.path(&digest), b"other").unwrap();
-        assert!(matches!(layout.get(&digest), Err(LayoutError::Damaged { .. })));
-        assert!(matches!(layout.get(&Digest::sha256_of(b"x")), Err(LayoutError::Absent(_))));
-    }
-
-    #[test]
-    fn what_is_no_layout_is_said_with_its_file() {
-        let directory = tempfile::tempdir().unwrap();
-        assert!(Layout::open(directory.path()).unwrap_err().to_string().contains("index.json"));
-        fs::write(directory.path().join("index.json"), "{").unwrap();
-        assert!(matches!(Layout::open(directory.path()), Err(LayoutError::Malformed { .. })));
-    }
-
-    #[test]
-    fn what_another_writer_adds_is_seen() {
-        let directory = tempfile::tempdir().unwrap();
-        let (reader, writer) =
-            (Layout::create(directory.path()).unwrap(), Layout::create(directory.path()).unwrap());
-        assert_eq!(reader.entries().unwrap().len(), 0);
-        for number in 1..=20 {
-            let digest = writer.put(b"content").unwrap();
-            writer.name(&format!("a:{number}"), descriptor(digest, 7)).unwrap();
-            assert_eq!(reader.entries().unwrap().len(), number);
-        }
-    }
-}
+mod tests;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use countersign_layout::{Descriptor, REF_NAME};
+use countersign_layout::Descriptor;
+use countersign_manifest::MANIFEST;
 use countersign_reference::Digest;
 use countersign_signature::sign::Signer;
 use countersign_signature::{BUNDLE_MEDIA_TYPE, Material, SIMPLE_SIGNING_MEDIA_TYPE};
@@ -10,7 +11,6 @@ use serde_json::{Value, json};
 
 use crate::{SampleError, SampleRegistry};
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
@@ -69,11 +69,12 @@ impl SampleRegistry {
     /// The manifest that a signature of this image is in, where it is a bundle.
     pub fn referrer_of(&self, repository: &str, image: &Digest) -> Result<Option<Digest>, SampleError> {
         let prefix = format!("{repository}@");
-        for entry in self.layout.entries()?.iter() {
-            let named = entry.annotations.get(REF_NAME).is_some_and(|name| name.starts_with(&prefix));
+        for (_, entry) in
+            self.registry.layout().index()?.named().filter(|(name, _)| name.starts_with(&prefix))
+        {
             let manifest: Value =
-                serde_json::from_slice(&self.layout.get(&entry.digest)?).unwrap_or_default();
-            if named && manifest["subject"]["digest"] == json!(image) {
+                serde_json::from_slice(&self.registry.layout().get(&entry.digest)?).unwrap_or_default();
+            if manifest["subject"]["digest"] == json!(image) {
                 return Ok(Some(entry.digest.clone()));
             }
         }
@@ -88,19 +89,14 @@ impl SampleRegistry {
 
     fn manifest(&self, name: &str, manifest: &Value) -> Result<Descriptor, SampleError> {
         let content = manifest.to_string();
-        let digest = self.layout.put(content.as_bytes())?;
-        let descriptor = Descriptor {
-            media_type: MANIFEST.to_owned(),
-            digest,
-            size: content.len() as u64,
-            annotations: BTreeMap::new(),
-        };
-        self.layout.name(name, descriptor.clone())?;
+        let digest = self.registry.layout().put(content.as_bytes())?;
+        let descriptor = Descriptor::new(MANIFEST, digest, content.len() as u64);
+        self.registry.layout().name(name, descriptor.clone())?;
         Ok(descriptor)
     }
 
     fn blob(&self, media_type: &str, content: &[u8]) -> Result<Value, SampleError> {
-        let digest = self.layout.put(content)?;
+        let digest = self.registry.layout().put(content)?;
         Ok(json!({ "mediaType": media_type, "digest": digest, "size": content.len() }))
     }
 }

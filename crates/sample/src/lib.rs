@@ -30,7 +30,7 @@ const DRAIN: Duration = Duration::from_millis(200);
 pub struct SampleRegistry {
     /// Where it listens.
     pub port: u16,
-    layout: Arc<Layout>,
+    registry: Bootstrap,
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
     _directory: TempDir,
 }
@@ -68,14 +68,14 @@ impl SampleRegistry {
         lie: impl Fn(&str) -> Option<Response<Body>> + Clone + Send + Sync + 'static,
     ) -> Result<Self, SampleError> {
         let directory = TempDir::new()?;
-        let layout = Arc::new(Layout::create(directory.path())?);
+        let registry = Bootstrap::new(Layout::create(directory.path())?);
         let tls = countersign_https::server(&authority.issue(&["127.0.0.1", "registry.local"])?)?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let port = listener.local_addr()?.port();
         let (stop, stopped) = oneshot::channel();
-        let registry = Bootstrap::new(Arc::clone(&layout));
+        let answering = registry.clone();
         let handler = move |request: Request<Incoming>| {
-            let (registry, lie) = (registry.clone(), lie(request.uri().path()));
+            let (registry, lie) = (answering.clone(), lie(request.uri().path()));
             async move {
                 match lie {
                     Some(response) => response,
@@ -86,7 +86,7 @@ impl SampleRegistry {
         let limits = ServeLimits { drain: DRAIN, ..ServeLimits::DEFAULT };
         let end = async { _ = stopped.await };
         let serve = countersign_https::serve(listener, Some(Arc::new(tls)), limits, handler, end);
-        Ok(Self { port, layout, running: Some((stop, tokio::spawn(serve))), _directory: directory })
+        Ok(Self { port, registry, running: Some((stop, tokio::spawn(serve))), _directory: directory })
     }
 
     /// Switches it off for good.

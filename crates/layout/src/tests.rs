@@ -1,0 +1,136 @@
+use super::*;
+use std::io::Write as _;
+
+fn descriptor(digest: Digest, size: u64) -> Descriptor {
+    Descriptor::new("text/plain", digest, size)
+}
+
+#[test]
+fn what_is_put_is_there_and_damage_is_noticed() {
+    let directory = tempfile::tempdir().unwrap();
+    let layout = Layout::create(directory.path()).unwrap();
+    let digest = layout.put(b"content").unwrap();
+    layout.name("a/b:1", descriptor(digest.clone(), 7)).unwrap();
+    layout.name("a/b:1", descriptor(digest.clone(), 7)).unwrap();
+    let layout = Layout::open(directory.path()).unwrap();
+    assert_eq!(layout.index().unwrap().manifests.len(), 1);
+    assert_eq!(
+        (layout.get(&digest).unwrap().as_slice(), layout.check(&digest).unwrap()),
+        (&b"content"[..], 7)
+    );
+    assert_eq!(layout.digests().unwrap(), std::slice::from_ref(&digest));
+    fs::write(directory.path().join(blob_name(&digest)), b"Content").unwrap();
+    assert!(matches!(layout.get(&digest), Err(LayoutError::Damaged { .. })));
+    assert!(matches!(layout.check(&digest), Err(LayoutError::Damaged { .. })));
+    assert!(matches!(layout.get(&Digest::sha256_of(b"x")), Err(LayoutError::Absent(_))));
+}
+
+#[test]
+fn what_is_no_layout_is_said_with_its_file() {
+    let directory = tempfile::tempdir().unwrap();
+    assert!(Layout::open(directory.path()).unwrap_err().to_string().contains("index.json"));
+    fs::write(directory.path().join("index.json"), "{").unwrap();
+    assert!(matches!(Layout::open(directory.path()), Err(LayoutError::Malformed { .. })));
+}
+
+#[test]
+fn what_another_writer_adds_is_seen() {
+    let directory = tempfile::tempdir().unwrap();
+    let (reader, writer) =
+        (Layout::create(directory.path()).unwrap(), Layout::create(directory.path()).unwrap());
+    assert_eq!(reader.index().unwrap().manifests.len(), 0);
+    for number in 1..=20 {
+        let digest = writer.put(b"content").unwrap();
+        writer.name(&format!("a:{number}"), descriptor(digest, 7)).unwrap();
+        assert_eq!(reader.index().unwrap().manifests.len(), number);
+    }
+}
+
+#[test]
+fn what_arrives_in_part_or_is_something_else_is_not_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let layout = Layout::create(directory.path()).unwrap();
+    let digest = Digest::sha256_of(b"content");
+    let mut incoming = layout.incoming(&digest).unwrap();
+    incoming.write_all(b"con").unwrap();
+    drop(incoming);
+    let mut incoming = layout.incoming(&digest).unwrap();
+    incoming.write_all(b"contemt").unwrap();
+    assert!(matches!(incoming.finish(), Err(LayoutError::Damaged { .. })));
+    assert!(!layout.has(&digest));
+    let left = fs::read_dir(directory.path()).unwrap().flatten().count();
+    assert_eq!(left, 3, "nothing is left lying about");
+    let mut incoming = layout.incoming(&digest).unwrap();
+    incoming.write_all(b"con").unwrap();
+    incoming.write_all(b"tent").unwrap();
+    assert_eq!(incoming.finish().unwrap(), 7);
+    assert!(layout.has(&digest));
+}
+
+#[test]
+fn a_packed_layout_reads_the_same_and_packs_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let layout = Layout::create(&directory.path().join("layout")).unwrap();
+    let digest = layout.put(b"content").unwrap();
+    layout.name("a/b:1", descriptor(digest.clone(), 7)).unwrap();
+    layout.put_file("seal", b"signed").unwrap();
+    let tars = ["one.tar", "two.tar"].map(|name| directory.path().join(name));
+    for tar in &tars {
+        layout.pack(tar, &["seal"]).unwrap();
+    }
+    assert_eq!(fs::read(&tars[0]).unwrap(), fs::read(&tars[1]).unwrap());
+    let packed = Layout::open(&tars[0]).unwrap();
+    assert_eq!(packed.index().unwrap(), layout.index().unwrap());
+    assert_eq!(packed.get(&digest).unwrap(), b"content");
+    let mut text = String::new();
+    packed.blob(&digest).unwrap().range(3, 2).read_to_string(&mut text).unwrap();
+    assert_eq!(text, "te");
+    assert!(packed.file("seal").unwrap().is_some());
+    assert_eq!(packed.digests().unwrap(), [digest]);
+    assert!(matches!(packed.put(b"more"), Err(LayoutError::ReadOnly(_))));
+    // Cut off.
+    let bytes = fs::read(&tars[0]).unwrap();
+    fs::write(&tars[1], &bytes[..bytes.len() - 3000]).unwrap();
+    assert!(Layout::open(&tars[1]).is_err());
+}
+
+#[test]
+fn t45_an_archive_stays_within_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("evil.tar");
+    let check = |entries: &[(&str, tar::EntryType)], why: &str| {
+        let mut builder = tar::Builder::new(Vec::new());
+        let index = br#"{"schemaVersion":2,"manifests":[]}"#;
+        let all = [("index.json", tar::EntryType::Regular)];
+        for (name, kind) in all.iter().chain(entries) {
+            let mut header = tar::Header::new_ustar();
+            // Written raw: the library's own writer refuses such names.
+            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_entry_type(*kind);
+            let content: &[u8] = if *kind == tar::EntryType::Regular { index } else { b"" };
+            header.set_size(content.len() as u64);
+            if *kind == tar::EntryType::Symlink {
+                header.set_link_name("/etc/passwd").unwrap();
+            }
+            header.set_cksum();
+            builder.append(&header, content).unwrap();
+        }
+        fs::write(&path, builder.into_inner().unwrap()).unwrap();
+        let error = Layout::open(&path).unwrap_err().to_string();
+        assert!(error.contains(why), "{entries:?}: {error}");
+    };
+    use tar::EntryType::{Block, Link, Regular, Symlink};
+    for (name, kind, why) in [
+        ("../index.json", Regular, "is not a name below"),
+        ("/blobs/sha256/x", Regular, "is not a name below"),
+        ("blobs/../../x", Regular, "is not a name below"),
+        ("blobs/sha256/x", Symlink, "is no regular file"),
+        ("blobs/sha256/x", Link, "is no regular file"),
+        ("blobs/sha256/x", Block, "is no regular file"),
+        ("./index.json", Regular, "stands twice"),
+    ] {
+        check(&[(name, kind)], why);
+    }
+    fs::write(&path, b"\x1f\x8b\x08 not a tar file, or a compressed one").unwrap();
+    assert!(Layout::open(&path).is_err());
+}
