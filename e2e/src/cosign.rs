@@ -88,4 +88,11 @@ impl Cosign {
         command.args(["verify", "--insecure-ignore-tlog", "--allow-http-registry", "--key"]).arg(&key.public);
         command.arg(image).output().unwrap().status.success()
     }
+
+    /// The same at a registry with TLS, whose certificate this CA has signed.
+    pub fn verifies_by_ca(self, directory: &Path, key: &KeyPair, image: &str, ca: &Path) -> bool {
+        let mut command = self.command(directory);
+        command.args(["verify", "--insecure-ignore-tlog", "--key"]).arg(&key.public);
+        command.arg("--registry-cacert").arg(ca).arg(image).output().unwrap().status.success()
+    }
 }

@@ -8,12 +8,11 @@
 //! and whoever receives them hashes them anyway.
 
 mod body;
-mod catalog;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use countersign_https::{Body, full};
-use countersign_layout::{Blob, Descriptor, Index, Layout, LayoutError};
+use countersign_layout::{Blob, Catalog, Descriptor, Index, Layout, LayoutError};
 use countersign_manifest::{INDEX, is_document};
 use countersign_reference::Digest;
 use http_body_util::BodyExt as _;
@@ -24,7 +23,6 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
 use body::Chunks;
-use catalog::Catalog;
 
 /// The most entries of a page of tags or repositories.
 const MAX_PAGE: usize = 1000;

@@ -21,6 +21,152 @@ pub(crate) enum Command {
     Verify(VerifyArguments),
     /// Serve the admission webhooks
     Serve(ServeArguments),
+    /// Put images and their signatures into one file or directory that crosses the gap
+    #[command(subcommand)]
+    Bundle(BundleCommand),
+    /// The bootstrap registry
+    #[command(subcommand)]
+    Registry(RegistryCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BundleCommand {
+    /// Collect images, all their platforms and everything that belongs to them
+    Create(BundleCreate),
+    /// Check every byte and every signature, without a registry
+    Verify(BundleVerify),
+    /// Say what is in a bundle
+    List(BundleList),
+}
+
+/// Goes on where an earlier run was interrupted. Exit codes: 0 complete, 1 an image has no
+/// signature by the keys given, 2 wrong usage or configuration, 3 something could not be fetched.
+#[derive(Args, Debug)]
+pub(crate) struct BundleCreate {
+    /// Images, by the names that pods give them
+    #[arg(value_name = "IMAGE", required_unless_present = "images")]
+    pub(crate) image: Vec<String>,
+
+    /// A file with an image on each line; `#` begins a comment
+    #[arg(long, value_name = "FILE")]
+    pub(crate) images: Option<PathBuf>,
+
+    /// The bundle: a directory, or a file that ends in `.tar`
+    #[arg(long, value_name = "PATH")]
+    pub(crate) to: PathBuf,
+
+    /// A registry that may be asked, as `HOST` or `HOST=URL`; may be given more than once
+    #[arg(long, value_name = "HOST[=URL]", required = true)]
+    pub(crate) registry: Vec<String>,
+
+    /// CA certificates (PEM) that the registries' are checked with
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Vec<PathBuf>,
+
+    /// A host that the registries may send us to, for layers and tokens
+    #[arg(long, value_name = "HOST")]
+    pub(crate) allow_host: Vec<String>,
+
+    /// For which platforms, as `linux/amd64`; all where not given
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Vec<countersign_manifest::Platform>,
+
+    /// The private key (PKCS #8, PEM) that seals the bundle
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sign_key: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) trust: BundleTrust,
+}
+
+/// Exit codes: 0 all is well, 1 something is damaged, missing or not signed by the keys given,
+/// 2 wrong usage or configuration.
+#[derive(Args, Debug)]
+pub(crate) struct BundleVerify {
+    /// The bundle: a directory or a tar file
+    #[arg(value_name = "BUNDLE")]
+    pub(crate) bundle: PathBuf,
+
+    /// Public keys (PEM), one of which must have sealed the bundle
+    #[arg(long, value_name = "FILE")]
+    pub(crate) bundle_key: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) trust: BundleTrust,
+
+    /// How to print what was found
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BundleList {
+    /// The bundle: a directory or a tar file
+    #[arg(value_name = "BUNDLE")]
+    pub(crate) bundle: PathBuf,
+
+    /// How to print it
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+}
+
+/// Whom images have to be signed by, and how they are named at the site.
+#[derive(Args, Debug)]
+pub(crate) struct BundleTrust {
+    /// Public keys (PEM), one of which must have signed each image
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Vec<PathBuf>,
+
+    /// The Site: its `trust.keys`, `trust.bundleKeys` and names count
+    #[arg(long, value_name = "FILE")]
+    pub(crate) site: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RegistryCommand {
+    /// Serve a bundle as a registry, read-only
+    Serve(RegistryServe),
+}
+
+/// A directory that is served may be added to. http is for loopback alone.
+#[derive(Args, Debug)]
+pub(crate) struct RegistryServe {
+    /// The bundle: a directory or a tar file
+    #[arg(value_name = "BUNDLE")]
+    pub(crate) bundle: PathBuf,
+
+    /// Where to listen
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:5000")]
+    pub(crate) listen: std::net::SocketAddr,
+
+    /// A name or address that clients use, for the certificate that is made: the machine's own
+    /// and the logical one, as `pit.nmn` and `registry.local`; may be given more than once
+    #[arg(long, value_name = "NAME", conflicts_with = "tls_cert")]
+    pub(crate) name: Vec<String>,
+
+    /// The CA (PEM) that the certificate is made with; one is made where none is given
+    #[arg(long, value_name = "FILE", requires = "ca_key", conflicts_with = "tls_cert")]
+    pub(crate) ca_cert: Option<PathBuf>,
+
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "ca_cert")]
+    pub(crate) ca_key: Option<PathBuf>,
+
+    /// Where to write the CA that is made
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["ca_cert", "tls_cert"])]
+    pub(crate) ca_out: Option<PathBuf>,
+
+    /// A serving certificate (PEM) instead of one that is made
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+
+    /// Without TLS; on loopback only
+    #[arg(long, conflicts_with_all = ["name", "ca_cert", "ca_out", "tls_cert"])]
+    pub(crate) http: bool,
 }
 
 /// The decision log goes to stdout, one JSON line for each verdict.

@@ -1,9 +1,11 @@
 //! The command line: arguments, output, exit codes.
 
+mod bundle;
 mod cli;
 mod demo;
 mod hosts_dir;
 mod policies;
+mod registry;
 mod serve;
 mod site;
 mod sources;
@@ -36,6 +38,10 @@ fn main() -> ExitCode {
         cli::Command::Demo => runtime.block_on(demo::run()),
         cli::Command::Verify(arguments) => runtime.block_on(verify::run(&arguments)),
         cli::Command::Serve(arguments) => runtime.block_on(serve::run(&arguments)),
+        cli::Command::Bundle(command) => runtime.block_on(bundle::run(&command)),
+        cli::Command::Registry(cli::RegistryCommand::Serve(arguments)) => {
+            runtime.block_on(registry::run(&arguments))
+        }
     };
     match result {
         Ok(exit) => exit.into(),

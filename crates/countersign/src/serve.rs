@@ -39,16 +39,20 @@ pub(crate) async fn run(arguments: &ServeArguments) -> Result<Exit> {
         .await
         .with_context(|| format!("cannot listen on {}", arguments.listen))?;
     talk(&format!("serving {count} policies on https://{}", listener.local_addr()?));
+    let handler = move |request| Arc::clone(&service).answer(request);
+    countersign_https::serve(listener, Some(tls), ServeLimits::DEFAULT, handler, asked_to_end()?).await;
+    Ok(Exit::Good)
+}
+
+/// Completes when the process is asked to end.
+pub(crate) fn asked_to_end() -> Result<impl Future<Output = ()>> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let end = async move {
+    Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-    };
-    let handler = move |request| Arc::clone(&service).answer(request);
-    countersign_https::serve(listener, Some(tls), ServeLimits::DEFAULT, handler, end).await;
-    Ok(Exit::Good)
+    })
 }
 
 /// The webhook of a Site and its policies.
@@ -79,6 +83,6 @@ fn identity(arguments: &ServeArguments) -> Result<Identity> {
 }
 
 #[expect(clippy::print_stderr, reason = "stderr is where a command line talks")]
-fn talk(message: &str) {
+pub(crate) fn talk(message: &str) {
     eprintln!("{message}");
 }

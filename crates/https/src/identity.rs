@@ -37,6 +37,13 @@ impl Authority {
         Ok(Self { issuer: Issuer::new(params, key), pem })
     }
 
+    /// An authority that exists already: its certificate and private key, as PEM.
+    pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, IdentityError> {
+        let key = KeyPair::from_pem(key_pem)?;
+        let issuer = Issuer::from_ca_cert_pem(certificate_pem, key)?;
+        Ok(Self { issuer, pem: certificate_pem.to_owned() })
+    }
+
     /// The authority's certificate: what clients are given as `ca` or `caBundle`.
     pub fn pem(&self) -> &str {
         &self.pem

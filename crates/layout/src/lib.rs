@@ -12,9 +12,11 @@
 
 mod archive;
 mod blob;
+mod catalog;
 mod write;
 
 pub use blob::Blob;
+pub use catalog::Catalog;
 pub use countersign_manifest::Descriptor;
 pub use write::Incoming;
 
@@ -40,6 +42,10 @@ pub const MAX_WHOLE: u64 = 16 << 20;
 /// Bytes that are read and written at a time.
 const CHUNK: usize = 256 << 10;
 const INDEX_FILE: &str = "index.json";
+const VERSION_FILE: &str = "oci-layout";
+const VERSION: &str = "1.0.0";
+/// Bytes of the file that names the version.
+const MAX_VERSION: u64 = 4096;
 
 /// An image layout.
 #[derive(Debug)]
@@ -65,6 +71,12 @@ pub struct Index {
     pub annotations: BTreeMap<String, String>,
     /// The digest of the bytes that this was read from.
     pub digest: Digest,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Version {
+    #[serde(rename = "imageLayoutVersion")]
+    version: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -180,6 +192,7 @@ impl Layout {
         if path.is_dir() {
             let layout = Self::at(Place::Directory(path.to_owned()));
             layout.index()?;
+            layout.check_version()?;
             return Ok(layout);
         }
         let archive = Archive::open(path)?;
@@ -188,7 +201,21 @@ impl Layout {
         let missing = || LayoutError::Malformed { path: path.display().to_string(), why };
         let text = whole(&inside, archive.file(INDEX_FILE).ok_or_else(missing)?, MAX_INDEX)?;
         let index = Arc::new(Index::parse(&inside, &text)?);
-        Ok(Self::at(Place::Archive { path: path.to_owned(), archive, index }))
+        let layout = Self::at(Place::Archive { path: path.to_owned(), archive, index });
+        layout.check_version()?;
+        Ok(layout)
+    }
+
+    /// The one version there is (image-layout.md, "oci-layout file").
+    fn check_version(&self) -> Result<(), LayoutError> {
+        let path = self.path().join(VERSION_FILE);
+        let malformed =
+            |why: &str| LayoutError::Malformed { path: path.display().to_string(), why: why.to_owned() };
+        let file =
+            self.file(VERSION_FILE)?.ok_or_else(|| malformed("there is none: this is no image layout"))?;
+        let version: Version = serde_json::from_slice(&whole(&path, file, MAX_VERSION)?)
+            .map_err(|error| malformed(&error.to_string()))?;
+        if version.version == VERSION { Ok(()) } else { Err(malformed("expected imageLayoutVersion 1.0.0")) }
     }
 
     /// Where it is.

@@ -31,6 +31,11 @@ fn what_is_no_layout_is_said_with_its_file() {
     assert!(Layout::open(directory.path()).unwrap_err().to_string().contains("index.json"));
     fs::write(directory.path().join("index.json"), "{").unwrap();
     assert!(matches!(Layout::open(directory.path()), Err(LayoutError::Malformed { .. })));
+    fs::remove_file(directory.path().join("index.json")).unwrap();
+    Layout::create(directory.path()).unwrap();
+    assert!(Layout::open(directory.path()).is_ok());
+    fs::write(directory.path().join("oci-layout"), r#"{"imageLayoutVersion":"2"}"#).unwrap();
+    assert!(Layout::open(directory.path()).unwrap_err().to_string().contains("oci-layout"));
 }
 
 #[test]

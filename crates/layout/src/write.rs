@@ -10,9 +10,10 @@ use countersign_reference::{Algorithm, Digest, Hasher};
 use serde_json::json;
 
 use crate::archive::Packer;
-use crate::{Descriptor, INDEX_FILE, IndexDocument, Layout, LayoutError, Place, REF_NAME, io_error, name_of};
-
-const VERSION_FILE: &str = "oci-layout";
+use crate::{
+    Descriptor, INDEX_FILE, IndexDocument, Layout, LayoutError, Place, REF_NAME, VERSION, VERSION_FILE,
+    io_error, name_of,
+};
 
 impl Layout {
     /// Opens a directory, and makes it a layout where it is none yet.
@@ -24,7 +25,7 @@ impl Layout {
         }
         remove_abandoned(root);
         if !root.join(VERSION_FILE).exists() {
-            let version = json!({ "imageLayoutVersion": "1.0.0" }).to_string();
+            let version = json!({ "imageLayoutVersion": VERSION }).to_string();
             layout.put_file(VERSION_FILE, version.as_bytes())?;
         }
         if !root.join(INDEX_FILE).exists() {

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::Error;
 use crate::connect::Connector;
-use crate::exchange::{Exchange, Limits, Timing, resolve};
+use crate::exchange::{Exchange, Limits, Pieces, Timing, resolve};
 
 /// What an endpoint is made with.
 #[derive(Clone, Debug)]
@@ -48,6 +48,16 @@ pub struct Manifest {
     pub digest: Digest,
     /// Content type without parameters.
     pub media_type: String,
+}
+
+/// A blob on its way.
+pub struct BlobPieces(Pieces);
+
+impl BlobPieces {
+    /// The next piece, which may take as long as a request; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        self.0.next().await
+    }
 }
 
 /// A list of referrers.
@@ -131,6 +141,12 @@ impl Endpoint {
             return Ok(body);
         }
         Err(Error::Mismatch { wanted: digest.clone(), found: Digest::of(digest.algorithm(), &body) })
+    }
+
+    /// The blob with this digest piece by piece: hashing it is for whoever puts it together.
+    pub async fn blob_in_pieces(&self, repository: &str, digest: &Digest) -> Result<BlobPieces, Error> {
+        let url = self.at(repository, &format!("blobs/{digest}"));
+        Ok(BlobPieces(self.exchange.open(&url, repository).await?))
     }
 
     /// What the endpoint's referrers API lists for this digest, every page of it.

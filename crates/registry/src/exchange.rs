@@ -109,7 +109,7 @@ impl Exchange {
         })
     }
 
-    /// GETs a URL of the endpoint. `repository` is what a token is remembered for.
+    /// GETs a URL of the endpoint, whole. `repository` is what a token is remembered for.
     pub(crate) async fn get(
         &self,
         url: &str,
@@ -117,12 +117,26 @@ impl Exchange {
         accept: &str,
         most: usize,
     ) -> Result<Answer, Error> {
+        let get = async {
+            let response = self.authorised(url, repository, accept).await?;
+            let headers = response.headers().clone();
+            Ok(Answer { headers, body: body(response, most).await? })
+        };
+        self.watched(get).await
+    }
+
+    /// GETs a URL of the endpoint whose body is read piece by piece.
+    pub(crate) async fn open(&self, url: &str, repository: &str) -> Result<Pieces, Error> {
+        let response = self.watched(self.authorised(url, repository, "*/*")).await?;
+        Ok(Pieces { body: response.into_body(), idle: self.timing.request })
+    }
+
+    /// Within the time for a request, and not while the endpoint is held off.
+    async fn watched<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         if lock(&self.held_until).is_some_and(|until| self.clock.monotonic() < until) {
             return Err(Error::HeldOff);
         }
-        let answer =
-            tokio::time::timeout(self.timing.request, self.authorised(url, repository, accept, most)).await;
-        let answer = answer.unwrap_or(Err(Error::Timeout));
+        let answer = tokio::time::timeout(self.timing.request, work).await.unwrap_or(Err(Error::Timeout));
         match &answer {
             Err(Error::Dial(_) | Error::Tls(_)) => {
                 *lock(&self.held_until) = Some(self.clock.monotonic() + self.timing.hold_off);
@@ -138,15 +152,14 @@ impl Exchange {
         url: &str,
         repository: &str,
         accept: &str,
-        most: usize,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Response<hyper::body::Incoming>, Error> {
         let known = lock(&self.challenges).get(repository).cloned();
         let mut token = None;
         if let Some(challenge) = known {
             token = Some(self.token(&challenge).await?);
         }
-        let challenge = match self.follow(url, accept, token.as_deref(), most).await? {
-            Reply::Answer(answer) => return Ok(answer),
+        let challenge = match self.follow(url, accept, token.as_deref()).await? {
+            Reply::Response(response) => return Ok(*response),
             Reply::Challenge(challenge) if token.is_none() => challenge,
             Reply::Challenge(challenge) => {
                 // The token was not good any more, or not for this: one more try with a new one.
@@ -156,30 +169,21 @@ impl Exchange {
         };
         let token = self.token(&challenge).await?;
         lock(&self.challenges).insert(repository.to_owned(), challenge);
-        match self.follow(url, accept, Some(&token), most).await? {
-            Reply::Answer(answer) => Ok(answer),
+        match self.follow(url, accept, Some(&token)).await? {
+            Reply::Response(response) => Ok(*response),
             Reply::Challenge(_) => Err(Error::Denied(401)),
         }
     }
 
     /// Follows redirects to hosts that are named; a token stays with the host it was made for.
-    async fn follow(
-        &self,
-        url: &str,
-        accept: &str,
-        token: Option<&str>,
-        most: usize,
-    ) -> Result<Reply, Error> {
+    async fn follow(&self, url: &str, accept: &str, token: Option<&str>) -> Result<Reply, Error> {
         let mut uri: Uri = url.parse().map_err(|_| Error::Malformed(format!("`{url}` is not a URL")))?;
         let first = self.connector.allowed(&uri)?;
         for _ in 0..=self.limits.redirects {
             let same_host = self.connector.allowed(&uri)? == first;
             let response = self.send(&uri, accept, token.filter(|_| same_host), same_host).await?;
             match response.status() {
-                StatusCode::OK => {
-                    let headers = response.headers().clone();
-                    return Ok(Reply::Answer(Answer { headers, body: body(response, most).await? }));
-                }
+                StatusCode::OK => return Ok(Reply::Response(Box::new(response))),
                 StatusCode::NOT_FOUND => return Err(Error::Absent),
                 StatusCode::UNAUTHORIZED if same_host => {
                     let values = response.headers().get_all(WWW_AUTHENTICATE);
@@ -250,8 +254,34 @@ impl Exchange {
 }
 
 enum Reply {
-    Answer(Answer),
+    Response(Box<Response<hyper::body::Incoming>>),
     Challenge(Challenge),
+}
+
+/// A body that is read piece by piece.
+pub(crate) struct Pieces {
+    body: hyper::body::Incoming,
+    /// How long a piece may take.
+    idle: Duration,
+}
+
+impl Pieces {
+    /// The next piece; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        loop {
+            let frame = tokio::time::timeout(self.idle, self.body.frame()).await;
+            match frame.map_err(|_| Error::Timeout)? {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(Error::Broken(error.to_string())),
+                // Trailers say nothing here.
+                Some(Ok(frame)) => {
+                    if let Ok(piece) = frame.into_data() {
+                        return Ok(Some(piece));
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// All of a body, if it is not more than that.

@@ -20,6 +20,6 @@ mod error;
 mod exchange;
 mod token;
 
-pub use endpoint::{Endpoint, EndpointSettings, Manifest, Referrers};
+pub use endpoint::{BlobPieces, Endpoint, EndpointSettings, Manifest, Referrers};
 pub use error::{Class, Error};
 pub use exchange::{Limits, Timing};

@@ -75,8 +75,8 @@ struct Subject {
     annotations: Option<BTreeMap<String, serde_json::Value>>,
 }
 
-/// Reads a bundle.
-pub(crate) fn read(json: &[u8], image: &Digest, limits: &Limits) -> Result<Candidate, Flaw> {
+/// Reads a bundle whose statement is of this predicate type.
+pub(crate) fn read(json: &[u8], image: &Digest, predicate: &str, limits: &Limits) -> Result<Candidate, Flaw> {
     let bundle: Bundle = serde_json::from_slice(json)
         .map_err(|error| Flaw::malformed(format!("not a sigstore bundle: {error}")))?;
     if bundle.media_type != BUNDLE_MEDIA_TYPE && bundle.media_type != BUNDLE_MEDIA_TYPE_OLD {
@@ -103,18 +103,23 @@ pub(crate) fn read(json: &[u8], image: &Digest, limits: &Limits) -> Result<Candi
     };
     let signature = decode("signature", &signature.sig)?;
     let body = decode("payload", &envelope.payload)?;
-    let annotations = statement(&body, image, limits)?;
+    let annotations = statement(&body, image, predicate, limits)?;
     Ok(Candidate { signed: pae(&envelope.payload_type, &body), signature, annotations, hint: key.hint })
 }
 
 /// The annotations of the subject that is this image, if the statement is a signature of it.
-fn statement(body: &[u8], image: &Digest, limits: &Limits) -> Result<BTreeMap<String, String>, Flaw> {
+fn statement(
+    body: &[u8],
+    image: &Digest,
+    predicate: &str,
+    limits: &Limits,
+) -> Result<BTreeMap<String, String>, Flaw> {
     let statement: Statement = serde_json::from_slice(body)
         .map_err(|error| Flaw::malformed(format!("the payload is not an in-toto statement: {error}")))?;
     if !STATEMENT_TYPES.contains(&statement.kind.as_str()) {
         return Err(Flaw::new(Code::WrongType, "the payload is not an in-toto statement v0.1 or v1"));
     }
-    if statement.predicate_type != SIGN_PREDICATE {
+    if statement.predicate_type != predicate {
         let found: String = statement.predicate_type.chars().take(80).collect();
         return Err(Flaw::new(Code::WrongPredicate, format!("an attestation of type `{found}`")));
     }

@@ -32,6 +32,7 @@ mod judge;
 mod key;
 mod material;
 mod payload;
+mod seal;
 #[cfg(feature = "sign")]
 pub mod sign;
 mod trust;
@@ -42,4 +43,5 @@ pub use material::{
     BUNDLE_MEDIA_TYPE, BUNDLE_MEDIA_TYPE_PREFIX, Limits, Material, SIGNATURE_ANNOTATION,
     SIMPLE_SIGNING_MEDIA_TYPE,
 };
+pub use seal::{SealError, sealed_by};
 pub use trust::{Trust, TrustError};

@@ -91,7 +91,7 @@ impl Material {
         }
         match self {
             Self::CosignSig { payload, annotations } => payload::read(payload, annotations, image),
-            Self::Bundle { json } => bundle::read(json, image, limits),
+            Self::Bundle { json } => bundle::read(json, image, bundle::SIGN_PREDICATE, limits),
         }
     }
 }

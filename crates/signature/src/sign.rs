@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
@@ -18,6 +18,7 @@ use serde_json::json;
 use crate::bundle::{SIGN_PREDICATE, STATEMENT_MEDIA_TYPE, STATEMENT_TYPES, pae};
 use crate::material::{BUNDLE_MEDIA_TYPE, Material, SIGNATURE_ANNOTATION};
 use crate::payload::TYPE;
+use crate::seal::SEAL_PREDICATE;
 
 /// What to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,9 +51,9 @@ pub struct Signer {
     spki: Vec<u8>,
 }
 
-/// The provider failed to make a key or a signature.
+/// A key or a signature that could not be made or read.
 #[derive(Debug, thiserror::Error)]
-#[error("the cryptography provider failed to {0}")]
+#[error("cannot {0}")]
 pub struct SignError(&'static str);
 
 impl Signer {
@@ -74,6 +75,11 @@ impl Signer {
             Scheme::Rsa3072Pss => rsa(KeySize::Rsa3072, &alg::RSA_PSS_SHA256)?,
             Scheme::Ed25519 => Pair::Ed25519(Ed25519KeyPair::generate().map_err(failed)?),
         };
+        Self::of(pair)
+    }
+
+    fn of(pair: Pair) -> Result<Self, SignError> {
+        let failed = |_| SignError("make a key");
         let der = |key: Result<PublicKeyX509Der<'_>, _>| key.map(|der| der.as_ref().to_vec()).map_err(failed);
         let spki = match &pair {
             Pair::Ecdsa(pair) => der(pair.public_key().as_der())?,
@@ -83,9 +89,51 @@ impl Signer {
         Ok(Self { pair, spki })
     }
 
+    /// The private key of a PKCS #8 PEM block (`openssl genpkey`): ECDSA on P-256, P-384 or P-521,
+    /// RSA or Ed25519.
+    ///
+    /// # Errors
+    ///
+    /// It is no such block; among them the encrypted keys that cosign keeps.
+    pub fn from_pem(text: &str) -> Result<Self, SignError> {
+        let block = pem::parse(text).map_err(|_| SignError("read the key: it is not PEM"))?;
+        if block.tag().starts_with("ENCRYPTED") {
+            return Err(SignError(
+                "read the key: it is encrypted; `openssl pkcs8` and `cosign` keep such keys, give a plain PKCS #8 one",
+            ));
+        }
+        let der = block.contents();
+        let ecdsa = [
+            &alg::ECDSA_P256_SHA256_ASN1_SIGNING,
+            &alg::ECDSA_P384_SHA384_ASN1_SIGNING,
+            &alg::ECDSA_P521_SHA512_ASN1_SIGNING,
+        ];
+        let pair = ecdsa
+            .into_iter()
+            .find_map(|algorithm| EcdsaKeyPair::from_pkcs8(algorithm, der).ok().map(Pair::Ecdsa))
+            .or_else(|| RsaKeyPair::from_pkcs8(der).ok().map(|pair| Pair::Rsa(pair, &alg::RSA_PKCS1_SHA256)))
+            .or_else(|| Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).ok().map(Pair::Ed25519))
+            .ok_or(SignError("read the key: it is not a PKCS #8 key of ECDSA, RSA or Ed25519"))?;
+        Self::of(pair)
+    }
+
     /// The public key as a PEM block.
     pub fn public_pem(&self) -> String {
         pem::encode(&pem::Pem::new("PUBLIC KEY", self.spki.clone()))
+    }
+
+    /// The private key as a PKCS #8 PEM block.
+    pub fn private_pem(&self) -> Result<String, SignError> {
+        let failed = |_| SignError("write the key");
+        let der: Vec<u8> = match &self.pair {
+            Pair::Ecdsa(pair) => pair.to_pkcs8v1().map_err(failed)?.as_ref().to_vec(),
+            Pair::Ed25519(pair) => pair.to_pkcs8v1().map_err(failed)?.as_ref().to_vec(),
+            Pair::Rsa(pair, _) => {
+                let der: Pkcs8V1Der<'_> = pair.as_der().map_err(failed)?;
+                der.as_ref().to_vec()
+            }
+        };
+        Ok(pem::encode(&pem::Pem::new("PRIVATE KEY", der)))
     }
 
     /// A raw signature over these bytes.
@@ -147,6 +195,20 @@ impl Signer {
             "predicateType": SIGN_PREDICATE,
             "predicate": {},
         }))
+    }
+
+    /// A seal over the index of a bundle.
+    pub fn seal(&self, index: &Digest) -> Result<Vec<u8>, SignError> {
+        let sealed = self.bundle_of(&json!({
+            "_type": STATEMENT_TYPES[0],
+            "subject": [{ "digest": { index.algorithm().name(): index.hex() } }],
+            "predicateType": SEAL_PREDICATE,
+            "predicate": {},
+        }))?;
+        match sealed {
+            Material::Bundle { json } => Ok(json),
+            Material::CosignSig { .. } => Err(SignError("make a seal")),
+        }
     }
 
     /// A bundle with any statement, for attestations and for tests of what must not pass.

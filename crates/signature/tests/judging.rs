@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use countersign_reference::Digest;
 use countersign_signature::sign::{Scheme, Signer};
-use countersign_signature::{Judge, Limits, Located, Material, Trust, TrustError};
+use countersign_signature::{Judge, Limits, Located, Material, Trust, TrustError, sealed_by};
 use countersign_verdict::{Attestor, AttestorSet, Attestors, Code, HashAlgorithm, KeyAttestor};
 use serde_json::json;
 
@@ -287,6 +287,41 @@ fn t37_limits_are_reached_at_their_edge() {
     assert!(judge_within(&trusted, std::slice::from_ref(&good), limits).0);
     let limits = Limits { material_bytes: json.len() - 1, ..Limits::DEFAULT };
     assert_eq!(judge_within(&trusted, std::slice::from_ref(&good), limits).1, [Code::LimitReached]);
+}
+
+#[test]
+fn a_private_key_that_was_written_signs_as_before() {
+    for scheme in [Scheme::EcdsaP256, Scheme::EcdsaP384, Scheme::EcdsaP521, Scheme::Rsa2048, Scheme::Ed25519]
+    {
+        let signer = Signer::generate(scheme).unwrap();
+        let again = Signer::from_pem(&signer.private_pem().unwrap()).unwrap();
+        assert_eq!(again.public_pem(), signer.public_pem(), "{scheme:?}");
+        let trusted = Attestors::any_of_keys(&signer.public_pem());
+        assert!(judge(&trusted, &[again.bundle(&image(), &none()).unwrap()]).0, "{scheme:?}");
+    }
+    for bad in [
+        "",
+        "-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED SIGSTORE PRIVATE KEY-----",
+    ] {
+        assert!(Signer::from_pem(bad).is_err());
+    }
+}
+
+#[test]
+fn a_seal_is_no_signature_and_a_signature_no_seal() {
+    let signer = signer();
+    let trusted = Attestors::any_of_keys(&signer.public_pem());
+    let trust = Trust::new(&trusted).unwrap();
+    let seal = signer.seal(&image()).unwrap();
+    assert!(sealed_by(&trust, &image(), &seal).is_ok());
+    assert!(sealed_by(&trust, &Digest::sha256_of(b"another"), &seal).is_err());
+    let other = Trust::new(&Attestors::any_of_keys(&self::signer().public_pem())).unwrap();
+    assert!(
+        sealed_by(&other, &image(), &seal).unwrap_err().to_string().contains("not made by any of 1 keys")
+    );
+    assert_eq!(judge(&trusted, &[Material::Bundle { json: seal }]).1, [Code::WrongPredicate]);
+    let Material::Bundle { json } = signer.bundle(&image(), &none()).unwrap() else { unreachable!() };
+    assert!(sealed_by(&trust, &image(), &json).is_err());
 }
 
 #[test]

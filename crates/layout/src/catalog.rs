@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use countersign_layout::{Descriptor, Index, Layout};
 use countersign_manifest::Document;
 use countersign_reference::Digest;
 
+use crate::{Descriptor, Index, Layout};
+
 /// Names in the index of a layout are `repository:tag`, or `repository@digest` for what has no tag.
 #[derive(Debug, Default)]
-pub(crate) struct Catalog {
+pub struct Catalog {
     by_tag: HashMap<String, Descriptor>,
     by_digest: HashMap<Digest, Descriptor>,
     tags: BTreeMap<String, BTreeSet<String>>,
@@ -19,7 +20,7 @@ pub(crate) struct Catalog {
 impl Catalog {
     /// Reads every document that may refer to another; one that cannot be read is passed over
     /// here, and is an error to whoever asks for it.
-    pub(crate) fn of(layout: &Layout, index: &Index) -> Self {
+    pub fn of(layout: &Layout, index: &Index) -> Self {
         let mut catalog = Self::default();
         for (name, entry) in index.named() {
             let Some(at) = name.find('@').or_else(|| name.rfind(':')) else { continue };
@@ -49,24 +50,28 @@ impl Catalog {
         catalog
     }
 
-    pub(crate) fn tagged(&self, repository: &str, tag: &str) -> Option<&Descriptor> {
+    /// What a tag names.
+    pub fn tagged(&self, repository: &str, tag: &str) -> Option<&Descriptor> {
         self.by_tag.get(&format!("{repository}:{tag}"))
     }
 
-    pub(crate) fn with_digest(&self, digest: &Digest) -> Option<&Descriptor> {
+    /// The entry with this digest, in whichever repository.
+    pub fn with_digest(&self, digest: &Digest) -> Option<&Descriptor> {
         self.by_digest.get(digest)
     }
 
-    pub(crate) fn referrers(&self, repository: &str, subject: &Digest) -> &[Descriptor] {
+    /// What refers to a digest in a repository.
+    pub fn referrers(&self, repository: &str, subject: &Digest) -> &[Descriptor] {
         self.referrers.get(&(repository.to_owned(), subject.clone())).map_or(&[], Vec::as_slice)
     }
 
     /// The tags of a repository; `None` if there is no such repository.
-    pub(crate) fn tags(&self, repository: &str) -> Option<&BTreeSet<String>> {
+    pub fn tags(&self, repository: &str) -> Option<&BTreeSet<String>> {
         self.tags.get(repository)
     }
 
-    pub(crate) fn repositories(&self) -> impl Iterator<Item = &str> {
+    /// Every repository, in order.
+    pub fn repositories(&self) -> impl Iterator<Item = &str> {
         self.tags.keys().map(String::as_str)
     }
 }

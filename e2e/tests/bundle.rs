@@ -1,0 +1,245 @@
+//! Images and their signatures across the gap: real registries, real cosign, and the bundle between.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use countersign_e2e::{
+    Cosign, KeyPair, KeyType, Process, Pushed, Registry, RegistryKind, assert_isolated, countersign,
+    free_port, push_image, push_index,
+};
+use countersign_signature::sign::{Scheme, Signer};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The connected side: two registries with images of every sort, and who signed them.
+struct Outside {
+    directory: TempDir,
+    registries: [Registry; 2],
+    key: KeyPair,
+    /// What is to be taken along, as pods name it.
+    images: Vec<Pushed>,
+}
+
+impl Outside {
+    async fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        let registries =
+            [Registry::start(RegistryKind::WithReferrers), Registry::start(RegistryKind::Distribution)];
+        let key = Cosign::V3.key_pair(directory.path(), "vendor", KeyType::EcdsaP256);
+        let mut images = Vec::new();
+        for (number, registry) in registries.iter().enumerate() {
+            let host = registry.host();
+            let old = push_image(&host, "acme/old", "1", &format!("old {number}")).await;
+            Cosign::V2.sign(directory.path(), &key, &old.by_digest());
+            let amd64 = push_image(&host, "acme/multi", "amd64", &format!("amd64 {number}")).await;
+            let arm64 = push_image(&host, "acme/multi", "arm64", &format!("arm64 {number}")).await;
+            let multi = push_index(&host, "acme/multi", "2", &[("amd64", &amd64), ("arm64", &arm64)]).await;
+            Cosign::V3.sign(directory.path(), &key, &multi.by_digest());
+            images.extend([old, multi]);
+        }
+        Self { directory, registries, key, images }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// `countersign bundle create` with these images and more arguments.
+    fn create(&self, to: &Path, images: &[&Pushed], more: &[&str]) -> Command {
+        let mut command = Command::new(countersign());
+        command.args(["bundle", "create", "--to"]).arg(to).arg("--key").arg(&self.key.public);
+        for registry in &self.registries {
+            // The hosts of a real list, each served by a registry of this machine.
+            command.arg("--registry").arg(format!("{}=http://{}", name(registry), registry.host()));
+        }
+        for image in images {
+            command.arg(self.written(image));
+        }
+        command.args(more);
+        command
+    }
+
+    /// A key to seal bundles with, and its public half.
+    fn seal_key(&self) -> (PathBuf, PathBuf) {
+        let signer = Signer::generate(Scheme::Ed25519).unwrap();
+        let (private, public) = (self.path("seal.pem"), self.path("seal.pub"));
+        std::fs::write(&private, signer.private_pem().unwrap()).unwrap();
+        std::fs::write(&public, signer.public_pem()).unwrap();
+        (private, public)
+    }
+
+    fn written(&self, image: &Pushed) -> String {
+        let (host, path) = image.name.split_once('/').unwrap();
+        let registry = self.registries.iter().find(|registry| registry.host() == host).unwrap();
+        format!("{}/{path}:{}", name(registry), image.tag)
+    }
+}
+
+fn name(registry: &Registry) -> String {
+    format!("r{}.example", registry.port)
+}
+
+/// Runs to the end: exit code, stdout, stderr.
+fn run(command: &mut Command) -> (i32, String, String) {
+    let output = command.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+fn verify(bundle: &Path, arguments: &[&Path]) -> (i32, Value) {
+    let mut command = Command::new(countersign());
+    command.args(["bundle", "verify", "--output", "json"]).arg(bundle);
+    for (option, file) in ["--key", "--bundle-key"].iter().zip(arguments) {
+        command.arg(option).arg(file);
+    }
+    let (code, out, err) = run(&mut command);
+    (code, serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}{err}")))
+}
+
+/// Every file of a directory, with its bytes.
+fn files(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let (mut todo, mut found) = (vec![root.to_owned()], Vec::new());
+    while let Some(directory) = todo.pop() {
+        for entry in std::fs::read_dir(&directory).unwrap().flatten() {
+            if entry.path().is_dir() {
+                todo.push(entry.path());
+            } else {
+                let path = entry.path();
+                found.push((path.strip_prefix(root).unwrap().to_owned(), std::fs::read(path).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_crosses_is_whole_signed_and_served() {
+    assert_isolated();
+    let outside = Outside::new().await;
+    let (seal_key, seal_pub) = outside.seal_key();
+    let bundle = outside.path("bundle.tar");
+    let images: Vec<&Pushed> = outside.images.iter().collect();
+    let more = ["--sign-key", seal_key.to_str().unwrap()];
+    let (code, _, err) = run(&mut outside.create(&bundle, &images, &more));
+    assert_eq!(code, 0, "{err}");
+    assert!(!outside.path("bundle.tar.partial").exists());
+
+    // From here on there is nothing but the bundle and the keys.
+    let Outside { directory, registries, key, images } = outside;
+    drop(registries);
+    let (code, report) = verify(&bundle, &[&key.public, &seal_pub]);
+    assert_eq!((code, &report["seal"]["holds"]), (0, &Value::Bool(true)), "{report:#}");
+    assert_eq!(report["images"].as_array().unwrap().len(), 4, "{report:#}");
+    let multi =
+        report["images"].as_array().unwrap().iter().find(|i| i["name"].as_str().unwrap().contains("multi"));
+    assert_eq!(multi.unwrap()["platforms"], serde_json::json!(["linux/amd64", "linux/arm64"]));
+
+    let (port, ca) = (free_port(), directory.path().join("ca.pem"));
+    let mut serve = Command::new(countersign());
+    serve.args(["registry", "serve"]).arg(&bundle).arg("--listen").arg(format!("127.0.0.1:{port}"));
+    serve.args(["--name", "pit.nmn", "--name", "registry.local", "--ca-out"]).arg(&ca);
+    let _serve = Process::listening(serve.stdout(Stdio::null()).stderr(Stdio::null()), port);
+    let site = directory.path().join("site.yaml");
+    let text = format!(
+        "apiVersion: countersign.dev/v1alpha1\nkind: Site\nspec:\n  registry:\n    name: registry.local\n    endpoints:\n      - {{ name: bootstrap, url: \"https://pit.nmn:{port}\", addresses: [127.0.0.1], ca: {{ file: ca.pem }} }}\n"
+    );
+    std::fs::write(&site, text).unwrap();
+    for image in &images {
+        let (host, path) = image.name.split_once('/').unwrap();
+        let written = format!("r{}.example/{path}:{}", host.split_once(':').unwrap().1, image.tag);
+        let mut command = Command::new(countersign());
+        command.args(["verify", "--output", "json", &written, "--site"]).arg(&site);
+        let (code, out, err) = run(command.arg("--key").arg(&key.public));
+        let found: Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {err}"));
+        assert_eq!((code, &found[0]["digest"]), (0, &image.digest.to_string().into()), "{found:#}");
+        assert_eq!(found[0]["endpoint"], format!("https://pit.nmn:{port}"));
+        // What cosign makes of it: the same image, at the bootstrap registry.
+        let name =
+            format!("127.0.0.1:{port}/r{}.example/{path}@{}", host.split_once(':').unwrap().1, image.digest);
+        let cosign = if path.ends_with("old") { Cosign::V2 } else { Cosign::V3 };
+        assert!(cosign.verifies_by_ca(directory.path(), &key, &name, &ca), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_damaged_missing_or_not_signed_is_named() {
+    assert_isolated();
+    let outside = Outside::new().await;
+    let host = outside.registries[1].host();
+    let unsigned = push_image(&host, "acme/unsigned", "1", "unsigned").await;
+    let bundle = outside.path("bundle");
+
+    let (code, _, err) = run(&mut outside.create(&bundle, &[&unsigned], &[]));
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("acme/unsigned:1 has no signature"), "{err}");
+    let (code, _, err) = run(outside.create(&bundle, &[], &[]).arg("other.example/x:1"));
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("no registry is named for `other.example`"), "{err}");
+    let gone = format!("{}/acme/none:1", name(&outside.registries[0]));
+    let (code, _, err) = run(outside.create(&bundle, &[], &[]).arg(gone));
+    assert_eq!(code, 1, "{err}");
+
+    let images: Vec<&Pushed> = outside.images.iter().collect();
+    let (seal_key, seal_pub) = outside.seal_key();
+    let amd64 = ["--platform", "linux/amd64", "--sign-key", seal_key.to_str().unwrap()];
+    let chosen = outside.path("chosen");
+    assert_eq!(run(&mut outside.create(&chosen, &images, &amd64)).0, 0);
+    let keys = [outside.key.public.as_path(), seal_pub.as_path()];
+    let (code, report) = verify(&chosen, &keys);
+    assert_eq!(code, 0, "{report:#}");
+    let multi =
+        report["images"].as_array().unwrap().iter().find(|i| i["name"].as_str().unwrap().contains("multi"));
+    assert_eq!(multi.unwrap()["leftOut"], serde_json::json!(["linux/arm64"]));
+
+    // A flipped byte anywhere, an absent file.
+    for (path, content) in files(&chosen) {
+        let file = chosen.join(&path);
+        let mut flipped = content.clone();
+        let at = flipped.len() / 2;
+        flipped[at] ^= 1;
+        let without = |file: &Path| std::fs::remove_file(file).unwrap();
+        let with = |file: &Path| std::fs::write(file, &flipped).unwrap();
+        for damage in [&with as &dyn Fn(&Path), &without] {
+            damage(&file);
+            let mut command = Command::new(countersign());
+            command.args(["bundle", "verify"]).arg(&chosen).arg("--key").arg(keys[0]);
+            let (code, out, err) = run(command.arg("--bundle-key").arg(keys[1]));
+            // What is no layout any more is an error of its own.
+            assert!(code == 1 || (code == 2 && !path.starts_with("blobs")), "{path:?}: {code}: {out}{err}");
+        }
+        std::fs::write(&file, content).unwrap();
+    }
+    assert_eq!(verify(&chosen, &keys).0, 0);
+    let stranger = Signer::generate(Scheme::EcdsaP256).unwrap();
+    let other = outside.path("other.pub");
+    std::fs::write(&other, stranger.public_pem()).unwrap();
+    assert_eq!(verify(&chosen, &[keys[0], &other]).0, 1, "sealed by somebody else");
+    assert_eq!(verify(&chosen, &[&other, keys[1]]).0, 1, "signed by somebody else");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_run_is_gone_on_with() {
+    assert_isolated();
+    let outside = Outside::new().await;
+    let images: Vec<&Pushed> = outside.images.iter().collect();
+    let whole = outside.path("whole");
+    assert_eq!(run(&mut outside.create(&whole, &images, &[])).0, 0);
+    let expected = files(&whole);
+    let broken = outside.path("broken");
+    for number in 0..10 {
+        let mut process = outside.create(&broken, &images, &[]).stderr(Stdio::null()).spawn().unwrap();
+        // Spread over the time that a run takes.
+        std::thread::sleep(Duration::from_millis(3 + number * 11));
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+    let (code, _, err) = run(&mut outside.create(&broken, &images, &[]));
+    assert_eq!(code, 0, "{err}");
+    let found = files(&broken);
+    let names = |files: &[(PathBuf, Vec<u8>)]| files.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&found), names(&expected));
+    assert!(found == expected, "the same bytes");
+}
