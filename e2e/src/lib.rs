@@ -13,12 +13,14 @@
 mod cluster;
 mod cosign;
 mod image;
+mod outside;
 mod proxy;
 mod registries;
 
 pub use cluster::{ControlPlane, pod};
 pub use cosign::{Cosign, KeyPair, KeyType};
 pub use image::{Pushed, push_image, push_index};
+pub use outside::{Outside, run};
 pub use proxy::CountingProxy;
 pub use registries::{Registry, RegistryKind};
 
@@ -73,9 +75,14 @@ pub struct Process(Child);
 impl Process {
     /// Starts a program and waits until its port is open.
     pub fn listening(command: &mut Command, port: u16) -> Self {
+        Self::listening_at(command, "127.0.0.1", port)
+    }
+
+    /// The same at another address of loopback.
+    pub fn listening_at(command: &mut Command, address: &str, port: u16) -> Self {
         let process = Self(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")));
         let mut tries = PATIENCE.as_millis() / 20;
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        while std::net::TcpStream::connect((address, port)).is_err() {
             tries -= 1;
             assert!(tries > 0, "{command:?} does not listen on port {port}");
             std::thread::sleep(Duration::from_millis(20));

@@ -20,17 +20,22 @@ pub struct Registry {
     process: Option<Process>,
     /// Where it listens.
     pub port: u16,
-    _storage: TempDir,
+    storage: TempDir,
 }
 
 impl Registry {
     /// Starts one.
     pub fn start(kind: RegistryKind) -> Self {
-        let (port, storage) = (free_port(), TempDir::new().unwrap());
+        Self::start_with(kind, "127.0.0.1", free_port(), "")
+    }
+
+    /// Starts one at this address; `more` is added to the configuration of distribution's.
+    pub fn start_with(kind: RegistryKind, address: &str, port: u16, more: &str) -> Self {
+        let storage = TempDir::new().unwrap();
         let mut command = match kind {
             RegistryKind::WithReferrers => {
                 let mut command = Command::new(tool("ggcr-registry"));
-                command.arg(format!("127.0.0.1:{port}"));
+                command.arg(format!("{address}:{port}"));
                 command
             }
             RegistryKind::Distribution => {
@@ -38,7 +43,7 @@ impl Registry {
                 let text = format!(
                     "version: 0.1\nlog: {{ level: error, accesslog: {{ disabled: true }} }}\n\
                      storage: {{ filesystem: {{ rootdirectory: \"{}\" }}, delete: {{ enabled: true }} }}\n\
-                     http: {{ addr: \"127.0.0.1:{port}\", secret: test }}\n",
+                     http: {{ addr: \"{address}:{port}\", secret: test }}\n{more}",
                     storage.path().join("data").display()
                 );
                 std::fs::write(&config, text).unwrap();
@@ -48,7 +53,13 @@ impl Registry {
             }
         };
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        Self { process: Some(Process::listening(&mut command, port)), port, _storage: storage }
+        let process = Process::listening_at(&mut command, address, port);
+        Self { process: Some(process), port, storage }
+    }
+
+    /// Where distribution's keeps its files.
+    pub fn storage(&self) -> std::path::PathBuf {
+        self.storage.path().join("data/docker/registry/v2")
     }
 
     /// Host and port, as in a reference.

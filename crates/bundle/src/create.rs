@@ -1,8 +1,8 @@
 //! Collects images and everything that belongs to them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use countersign_layout::{Descriptor, Index, Layout, LayoutError, REF_NAME};
 use countersign_manifest::{Document, Platform};
@@ -13,10 +13,9 @@ use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio::sync::Semaphore;
 
 use crate::PLATFORMS;
-use crate::verify::{is_foreign, wanted};
+use crate::turns::{Turns, lock};
+use crate::verify::{MAX_DEPTH, is_foreign, wanted};
 
-/// How deep indexes may be nested, and how far references to references are followed.
-const MAX_DEPTH: usize = 4;
 /// Documents that may belong to one image.
 const MAX_DOCUMENTS: usize = 1024;
 
@@ -90,7 +89,7 @@ pub struct Creator<'a> {
     downloads: Semaphore,
     entries: Mutex<BTreeMap<String, Descriptor>>,
     /// One download at a time of the same content.
-    under_way: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
+    turns: Turns<Digest>,
 }
 
 /// One image on its way.
@@ -114,8 +113,8 @@ impl<'a> Creator<'a> {
         progress: &'a dyn Progress,
     ) -> Self {
         let downloads = Semaphore::new(settings.downloads.max(1));
-        let (entries, under_way) = (Mutex::default(), Mutex::default());
-        Self { layout, hosts, names, settings, progress, downloads, entries, under_way }
+        let (entries, turns) = (Mutex::default(), Turns::default());
+        Self { layout, hosts, names, settings, progress, downloads, entries, turns }
     }
 
     /// Collects these images and names what is complete in the layout's index. What failed is
@@ -216,8 +215,7 @@ impl<'a> Creator<'a> {
 
     async fn blob(&self, image: &Image<'_>, blob: &Descriptor) -> Result<(), CreateError> {
         self.progress.expect(blob.size);
-        let alone = Arc::clone(lock(&self.under_way).entry(blob.digest.clone()).or_default());
-        let _alone = alone.lock().await;
+        let _turn = self.turns.take(blob.digest.clone()).await;
         if self.layout.has(&blob.digest) {
             self.progress.done(blob.size);
             return Ok(());
@@ -259,6 +257,7 @@ impl<'a> Creator<'a> {
     /// What belongs to the documents that were noted, and to what is found so, and so on.
     async fn artifacts(&self, image: &Image<'_>) -> Result<(), CreateError> {
         let mut done: BTreeSet<Digest> = BTreeSet::new();
+        // References to references are followed as far as indexes are.
         for _ in 0..MAX_DEPTH {
             let todo: Vec<Digest> = lock(&image.documents).difference(&done).cloned().collect();
             for digest in todo {
@@ -317,8 +316,4 @@ impl Image<'_> {
         documents.insert(document.digest.clone());
         if documents.len() > MAX_DOCUMENTS { Err(CreateError::TooMany(MAX_DOCUMENTS)) } else { Ok(()) }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

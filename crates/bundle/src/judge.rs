@@ -97,3 +97,13 @@ pub(crate) fn document(layout: &Layout, digest: &Digest, media_type: &str) -> Re
     let content = layout.get(digest).map_err(|error| error.to_string())?;
     Document::parse(&content, media_type).map_err(|error| error.to_string())
 }
+
+/// Whether a document is a signature or an attestation rather than an image.
+pub(crate) fn is_artifact(document: &Document) -> bool {
+    let of_signature = |media_type: &str| {
+        media_type == SIMPLE_SIGNING_MEDIA_TYPE
+            || media_type.starts_with(BUNDLE_MEDIA_TYPE_PREFIX)
+            || media_type == "application/vnd.dsse.envelope.v1+json"
+    };
+    document.subject.is_some() || document.layers().iter().any(|layer| of_signature(&layer.media_type))
+}

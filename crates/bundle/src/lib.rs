@@ -14,11 +14,16 @@
 //! are given, and the seal says only who collected it.
 
 mod create;
+mod filled;
 mod judge;
+mod push;
+mod turns;
 mod verify;
 
 pub use create::{CreateError, Creator, Hosts, Progress, Settings};
+pub use filled::{Filled, Missing, check};
 pub use judge::Signed;
+pub use push::{PushError, PushSettings, Pusher};
 pub use verify::{Image, Problem, Report, contents, verify};
 
 use countersign_layout::{Layout, LayoutError};

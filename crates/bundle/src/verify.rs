@@ -12,7 +12,7 @@ use crate::judge::{self, Signed};
 use crate::{PLATFORMS, Seal, check_seal, is_artifact_tag};
 
 /// How deep indexes may be nested.
-const MAX_DEPTH: usize = 4;
+pub(crate) const MAX_DEPTH: usize = 4;
 
 /// What is in a bundle, and what is wrong with it.
 #[derive(Clone, Debug)]
@@ -123,7 +123,7 @@ pub fn contents(layout: &Layout, trust: Option<&Trust>) -> Result<Report, Layout
     Ok(Report { images, problems: reader.problems, seal: None, blobs: 0, bytes: 0 })
 }
 
-fn split(name: &str) -> Option<(&str, &str)> {
+pub(crate) fn split(name: &str) -> Option<(&str, &str)> {
     name.split_once('@').or_else(|| name.rsplit_once(':'))
 }
 

@@ -1,77 +1,37 @@
 //! `countersign bundle`: what crosses the gap.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use countersign_bundle::{
-    CreateError, Creator, Hosts, Image, Progress, Report, SEAL_FILE, Seal, Settings, Signed, contents, seal,
-    verify,
+    CreateError, Creator, Hosts, Image, Report, SEAL_FILE, Seal, Settings, Signed, contents, seal, verify,
 };
-use countersign_clock::SystemClock;
-use countersign_https::ClientTls;
 use countersign_layout::Layout;
-use countersign_mirrors::Mirror;
 use countersign_reference::{Reference, Rewriter};
-use countersign_registry::{Class, Endpoint, EndpointSettings, Limits, Timing};
+use countersign_registry::Class;
 use countersign_signature::Trust;
 use countersign_signature::sign::Signer;
-use countersign_site::{HostPort, RegistryUrl, Site, Source};
+use countersign_site::{Site, Source};
 use countersign_verdict::{Attestors, text};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::cli::{BundleCommand, BundleCreate, BundleList, BundleTrust, BundleVerify, Exit, Output};
+use crate::endpoints::Reach;
+use crate::progress::Bar;
 use crate::serve::talk;
 use crate::site::{self, warn};
 use crate::{policies, sources};
 
 /// The logical registry where no Site names one: only paths matter in a bundle.
 const REGISTRY: &str = "registry.local";
-/// Connecting and single requests may take longer here than on the way of a pod.
-const TIMING: Timing = Timing {
-    dial: Duration::from_secs(10),
-    request: Duration::from_secs(60),
-    hold_off: Duration::from_millis(500),
-};
-
 pub(crate) async fn run(command: &BundleCommand) -> Result<Exit> {
     match command {
         BundleCommand::Create(arguments) => create(arguments).await,
         BundleCommand::Verify(arguments) => verify_bundle(arguments),
         BundleCommand::List(arguments) => list(arguments),
-    }
-}
-
-/// Shows how far things are, where somebody looks.
-struct Bar(ProgressBar);
-
-impl Bar {
-    fn new() -> Self {
-        let bar = ProgressBar::no_length();
-        if !std::io::stderr().is_terminal() {
-            bar.set_draw_target(ProgressDrawTarget::hidden());
-        }
-        let style = "{bytes}/{total_bytes} {wide_bar} {bytes_per_sec} {eta}";
-        bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self(bar)
-    }
-}
-
-impl Progress for Bar {
-    fn expect(&self, bytes: u64) {
-        self.0.inc_length(bytes);
-    }
-
-    fn done(&self, bytes: u64) {
-        self.0.inc(bytes);
-    }
-
-    fn image(&self, name: &str) {
-        self.0.println(name);
     }
 }
 
@@ -97,7 +57,7 @@ async fn create(arguments: &BundleCreate) -> Result<Exit> {
     let bar = Bar::new();
     let creator = Creator::new(&layout, hosts(arguments)?, &names, settings, &bar);
     let failed = creator.collect(&images).await?;
-    bar.0.finish_and_clear();
+    bar.end();
     for (image, error) in &failed {
         warn(&format!("{image}: {error}"));
     }
@@ -172,11 +132,7 @@ fn images(arguments: &BundleCreate) -> Result<Vec<Reference>> {
 
 /// The registries that may be asked, and no others.
 fn hosts(arguments: &BundleCreate) -> Result<Hosts> {
-    let read = |path: &PathBuf| sources::text(path).map_err(|error| anyhow!("--ca {error}"));
-    let ca_pem: Vec<String> = arguments.ca.iter().map(read).collect::<Result<_>>()?;
-    let tls = ClientTls { ca_pem, ..ClientTls::default() };
-    let allow = |host: &String| HostPort::parse(host, 443).with_context(|| format!("--allow-host {host}"));
-    let allow_hosts: Vec<HostPort> = arguments.allow_host.iter().map(allow).collect::<Result<_>>()?;
+    let reach = Reach::of(&arguments.ca, &arguments.allow_host, arguments.credentials.as_deref())?;
     let mut hosts = Hosts::new();
     for text in &arguments.registry {
         let (host, url) = text.split_once('=').unwrap_or((text, ""));
@@ -185,22 +141,7 @@ fn hosts(arguments: &BundleCreate) -> Result<Hosts> {
         // Where the hub's API is.
         let default = if host == "docker.io" { "registry-1.docker.io" } else { host.as_str() };
         let url = if url.is_empty() { format!("https://{default}") } else { url.to_owned() };
-        let url = RegistryUrl::parse(&url).with_context(|| format!("--registry {text}"))?;
-        let mirror = Mirror {
-            name: host.clone(),
-            url,
-            resolve: true,
-            ca: Vec::new(),
-            client: Vec::new(),
-            skip_verify: false,
-            headers: Vec::new(),
-            addresses: Vec::new(),
-            allow_hosts: allow_hosts.clone(),
-            namespace: None,
-        };
-        let settings = EndpointSettings { tls: tls.clone(), limits: Limits::DEFAULT, timing: TIMING };
-        let endpoint = Endpoint::new(&mirror, settings, Arc::new(SystemClock::default()))
-            .with_context(|| format!("--registry {text}"))?;
+        let endpoint = reach.endpoint(&host, &url).with_context(|| format!("--registry {text}"))?;
         hosts.insert(host, Arc::new(endpoint));
     }
     Ok(hosts)

@@ -24,9 +24,57 @@ pub(crate) enum Command {
     /// Put images and their signatures into one file or directory that crosses the gap
     #[command(subcommand)]
     Bundle(BundleCommand),
+    /// Fill a registry from a bundle, and prove that it is full
+    #[command(subcommand)]
+    Mirror(MirrorCommand),
     /// The bootstrap registry
     #[command(subcommand)]
     Registry(RegistryCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MirrorCommand {
+    /// Push what is not there yet, then read everything back
+    Push(MirrorArguments),
+    /// Read everything back, and name each image, platform or signature that is missing
+    Check(MirrorArguments),
+}
+
+/// Nothing but the endpoint is asked. Exit codes: 0 everything is there, 1 something is missing,
+/// 2 wrong usage or configuration, 3 the endpoint could not be reached.
+#[derive(Args, Debug)]
+pub(crate) struct MirrorArguments {
+    /// The bundle: a directory or a tar file
+    #[arg(value_name = "BUNDLE")]
+    pub(crate) bundle: PathBuf,
+
+    /// The registry
+    #[arg(long, value_name = "URL", required_unless_present = "site", conflicts_with = "site")]
+    pub(crate) to: Option<String>,
+
+    /// CA certificates (PEM) that its certificate is checked with
+    #[arg(long, value_name = "FILE", requires = "to")]
+    pub(crate) ca: Vec<PathBuf>,
+
+    /// A host that the registry may send us to, for layers and tokens
+    #[arg(long, value_name = "HOST", requires = "to")]
+    pub(crate) allow_host: Vec<String>,
+
+    /// The Site, one of whose endpoints it is: dialled at its addresses and nowhere else
+    #[arg(long, value_name = "FILE", requires = "endpoint")]
+    pub(crate) site: Option<PathBuf>,
+
+    /// The name of that endpoint
+    #[arg(long, value_name = "NAME", requires = "site")]
+    pub(crate) endpoint: Option<String>,
+
+    /// Users and passwords, as a Docker `config.json`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) credentials: Option<PathBuf>,
+
+    /// Read every byte of every layer back, not only its length
+    #[arg(long)]
+    pub(crate) deep: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -66,6 +114,10 @@ pub(crate) struct BundleCreate {
     /// A host that the registries may send us to, for layers and tokens
     #[arg(long, value_name = "HOST")]
     pub(crate) allow_host: Vec<String>,
+
+    /// Users and passwords, as a Docker `config.json`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) credentials: Option<PathBuf>,
 
     /// For which platforms, as `linux/amd64`; all where not given
     #[arg(long, value_name = "PLATFORM")]

@@ -3,8 +3,11 @@
 mod bundle;
 mod cli;
 mod demo;
+mod endpoints;
 mod hosts_dir;
+mod mirror;
 mod policies;
+mod progress;
 mod registry;
 mod serve;
 mod site;
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         cli::Command::Verify(arguments) => runtime.block_on(verify::run(&arguments)),
         cli::Command::Serve(arguments) => runtime.block_on(serve::run(&arguments)),
         cli::Command::Bundle(command) => runtime.block_on(bundle::run(&command)),
+        cli::Command::Mirror(command) => runtime.block_on(mirror::run(&command)),
         cli::Command::Registry(cli::RegistryCommand::Serve(arguments)) => {
             runtime.block_on(registry::run(&arguments))
         }

@@ -57,6 +57,17 @@ impl Connector {
         if named && !downgrade { Ok(host) } else { Err(Error::HostNotListed(host)) }
     }
 
+    /// Whether what is sent to the endpoint is read by nobody on the way.
+    pub(crate) fn is_private(&self) -> bool {
+        self.0.scheme == Scheme::Https || self.0.own.is_loopback()
+    }
+
+    /// Whether what is sent to this URL is.
+    pub(crate) fn is_private_to(&self, uri: &Uri) -> bool {
+        let loopback = || self.allowed(uri).is_ok_and(|host| host.is_loopback());
+        uri.scheme_str() == Some("https") || loopback()
+    }
+
     async fn dial(self, uri: Uri) -> Result<TcpStream, Error> {
         let host = self.allowed(&uri)?;
         let fixed = if host == self.0.own { self.0.addresses.as_slice() } else { &[] };

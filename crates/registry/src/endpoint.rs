@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use crate::Error;
 use crate::connect::Connector;
+use crate::credentials::Credentials;
 use crate::exchange::{Exchange, Limits, Pieces, Timing, resolve};
 
 /// What an endpoint is made with.
@@ -24,6 +25,9 @@ pub struct EndpointSettings {
     pub limits: Limits,
     /// How long things may take.
     pub timing: Timing,
+    /// Who asks, where the endpoint wants to know; sent to it, and to the token services that
+    /// are named for it, and only over TLS or loopback.
+    pub credentials: Option<Credentials>,
 }
 
 /// One registry server that may be asked.
@@ -33,8 +37,8 @@ pub struct Endpoint {
     root: String,
     resolve: bool,
     namespace: Option<String>,
-    limits: Limits,
-    exchange: Exchange,
+    pub(crate) limits: Limits,
+    pub(crate) exchange: Exchange,
 }
 
 /// A manifest or index: its bytes, what they say, and the digest computed over them.
@@ -72,7 +76,7 @@ pub enum Referrers {
 impl Endpoint {
     /// An endpoint as a plan names it.
     pub fn new(mirror: &Mirror, settings: EndpointSettings, clock: Arc<dyn Clock>) -> Result<Self, TlsError> {
-        let EndpointSettings { tls, limits, timing } = settings;
+        let EndpointSettings { tls, limits, timing, credentials } = settings;
         let connector = Connector::new(
             mirror.url.scheme,
             mirror.url.at.clone(),
@@ -91,7 +95,7 @@ impl Endpoint {
             resolve: mirror.resolve,
             namespace: mirror.namespace.clone(),
             limits,
-            exchange: Exchange::new(connector, &tls, headers, limits, timing, clock)?,
+            exchange: Exchange::new(connector, &tls, headers, credentials, limits, timing, clock)?,
         })
     }
 
@@ -209,7 +213,7 @@ impl Endpoint {
         Ok(entries.map(|entry| (entry.digest, entry.artifact_type.unwrap_or_default())).collect())
     }
 
-    fn at(&self, repository: &str, rest: &str) -> String {
+    pub(crate) fn at(&self, repository: &str, rest: &str) -> String {
         let namespace = self.namespace.as_ref().map(|host| format!("?ns={host}")).unwrap_or_default();
         format!("{}{}/{repository}/{rest}{namespace}", self.url, self.root)
     }

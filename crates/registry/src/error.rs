@@ -53,6 +53,8 @@ pub enum Error {
     HostNotListed(HostPort),
     /// A limit was reached.
     Limit(String),
+    /// What is to be sent cannot be read here.
+    Local(String),
 }
 
 impl Error {
@@ -66,7 +68,8 @@ impl Error {
             | Self::HeldOff
             | Self::Timeout
             | Self::Status(_)
-            | Self::Broken(_) => Class::Unreachable,
+            | Self::Broken(_)
+            | Self::Local(_) => Class::Unreachable,
             Self::Malformed(_) | Self::Mismatch { .. } => Class::Malformed,
             Self::HostNotListed(_) | Self::Limit(_) => Class::Refused,
         }
@@ -88,6 +91,7 @@ impl fmt::Display for Error {
             Self::Mismatch { wanted, found } => write!(f, "asked for {wanted}, received content of {found}"),
             Self::HostNotListed(host) => write!(f, "it points to {host}, which nothing names for it"),
             Self::Limit(what) => f.write_str(what),
+            Self::Local(why) => write!(f, "cannot read what is to be sent: {why}"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One request and its answer: token dance, redirects, limits.
+//! One request and its answer: tokens, passwords, redirects, limits.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,15 +6,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use countersign_clock::Clock;
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION, WWW_AUTHENTICATE};
+use hyper::http::response::Parts;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 
 use crate::Error;
 use crate::connect::Connector;
+use crate::credentials::Credentials;
 use crate::token::{self, Challenge, MAX_TOKEN_BYTES};
+
+/// Bytes of a body that says nothing here, and is read so that the connection can be used again.
+const MAX_REST: usize = 64 * 1024;
 
 /// How much of a registry's answers is taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,19 +67,59 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
 }
 
+/// The body of a request.
+pub(crate) type RequestBody = BoxBody<Bytes, std::io::Error>;
+
+/// A body that is all there.
+pub(crate) fn content(bytes: Bytes) -> RequestBody {
+    Full::new(bytes).map_err(|never| match never {}).boxed()
+}
+
+/// A request, which may have to be sent twice: the second time with a token.
+pub(crate) struct Ask<'a> {
+    pub(crate) method: Method,
+    pub(crate) url: &'a str,
+    /// What a token is remembered for.
+    pub(crate) repository: &'a str,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) body: &'a (dyn Fn() -> RequestBody + Send + Sync),
+}
+
+impl<'a> Ask<'a> {
+    /// A request without a body.
+    pub(crate) fn new(method: Method, url: &'a str, repository: &'a str) -> Self {
+        Self { method, url, repository, headers: Vec::new(), body: &|| content(Bytes::new()) }
+    }
+
+    /// Whether a token for reading is enough.
+    fn reads(&self) -> bool {
+        self.method == Method::GET || self.method == Method::HEAD
+    }
+}
+
+/// How an endpoint wants to be told who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Way {
+    Bearer(Challenge),
+    Basic,
+}
+
+/// Repositories and tokens that are remembered.
+const MOST_REMEMBERED: usize = 4096;
+
 /// Sends requests to one endpoint and to the hosts named for it.
 pub(crate) struct Exchange {
     connector: Connector,
-    client: Client<HttpsConnector<Connector>, Empty<Bytes>>,
+    client: Client<HttpsConnector<Connector>, RequestBody>,
+    credentials: Option<Credentials>,
     headers: Vec<(HeaderName, HeaderValue)>,
     limits: Limits,
     timing: Timing,
     clock: Arc<dyn Clock>,
     /// Tokens by challenge, each with the moment until which it is good.
     tokens: Mutex<BTreeMap<Challenge, (String, Duration)>>,
-    /// The challenge last met for each scope-giving path prefix is not known before asking;
-    /// what was answered for a repository is remembered instead.
-    challenges: Mutex<BTreeMap<String, Challenge>>,
+    /// What was answered for a repository, for reading and for writing.
+    ways: Mutex<BTreeMap<(String, bool), Way>>,
     held_until: Mutex<Option<Duration>>,
 }
 
@@ -82,6 +128,7 @@ impl Exchange {
         connector: Connector,
         tls: &countersign_https::ClientTls,
         headers: Vec<(HeaderName, HeaderValue)>,
+        credentials: Option<Credentials>,
         limits: Limits,
         timing: Timing,
         clock: Arc<dyn Clock>,
@@ -99,12 +146,13 @@ impl Exchange {
         Ok(Self {
             connector,
             client,
+            credentials,
             headers,
             limits,
             timing,
             clock,
             tokens: Mutex::default(),
-            challenges: Mutex::default(),
+            ways: Mutex::default(),
             held_until: Mutex::default(),
         })
     }
@@ -118,7 +166,10 @@ impl Exchange {
         most: usize,
     ) -> Result<Answer, Error> {
         let get = async {
-            let response = self.authorised(url, repository, accept).await?;
+            let accept =
+                HeaderValue::from_str(accept).map_err(|error| Error::Malformed(error.to_string()))?;
+            let ask = Ask { headers: vec![(ACCEPT, accept)], ..Ask::new(Method::GET, url, repository) };
+            let response = only_ok(self.authorised(&ask).await?)?;
             let headers = response.headers().clone();
             Ok(Answer { headers, body: body(response, most).await? })
         };
@@ -127,8 +178,20 @@ impl Exchange {
 
     /// GETs a URL of the endpoint whose body is read piece by piece.
     pub(crate) async fn open(&self, url: &str, repository: &str) -> Result<Pieces, Error> {
-        let response = self.watched(self.authorised(url, repository, "*/*")).await?;
+        let ask = Ask::new(Method::GET, url, repository);
+        let response = self.watched(async { only_ok(self.authorised(&ask).await?) }).await?;
         Ok(Pieces { body: response.into_body(), idle: self.timing.request })
+    }
+
+    /// Any other request; what it answers, without its body. What is written may take its time.
+    pub(crate) async fn ask(&self, ask: &Ask<'_>) -> Result<Parts, Error> {
+        let work = async {
+            let (parts, rest) = self.authorised(ask).await?.into_parts();
+            // Read to its end, so that the connection can be used again.
+            _ = Limited::new(rest, MAX_REST).collect().await;
+            Ok(parts)
+        };
+        if ask.reads() { self.watched(work).await } else { work.await }
     }
 
     /// Within the time for a request, and not while the endpoint is held off.
@@ -147,53 +210,58 @@ impl Exchange {
         answer
     }
 
-    async fn authorised(
-        &self,
-        url: &str,
-        repository: &str,
-        accept: &str,
-    ) -> Result<Response<hyper::body::Incoming>, Error> {
-        let known = lock(&self.challenges).get(repository).cloned();
-        let mut token = None;
-        if let Some(challenge) = known {
-            token = Some(self.token(&challenge).await?);
-        }
-        let challenge = match self.follow(url, accept, token.as_deref()).await? {
-            Reply::Response(response) => return Ok(*response),
-            Reply::Challenge(challenge) if token.is_none() => challenge,
-            Reply::Challenge(challenge) => {
-                // The token was not good any more, or not for this: one more try with a new one.
-                lock(&self.tokens).remove(&challenge);
-                challenge
-            }
+    /// A 2xx answer, asked for with a token or a password where the endpoint wants one.
+    async fn authorised(&self, ask: &Ask<'_>) -> Result<Response<hyper::body::Incoming>, Error> {
+        let key = (ask.repository.to_owned(), ask.reads());
+        let known = lock(&self.ways).get(&key).cloned();
+        let first = match &known {
+            Some(way) => Some(self.authorization(way).await?),
+            None => None,
         };
-        let token = self.token(&challenge).await?;
-        lock(&self.challenges).insert(repository.to_owned(), challenge);
-        match self.follow(url, accept, Some(&token)).await? {
+        let way = match self.follow(ask, first.as_ref()).await? {
+            Reply::Response(response) => return Ok(*response),
+            Reply::Challenge(Way::Basic) if known == Some(Way::Basic) => return Err(Error::Denied(401)),
+            Reply::Challenge(way) => way,
+        };
+        if let (Way::Bearer(challenge), Some(_)) = (&way, &known) {
+            // The token was not good any more, or not for this: one more try with a new one.
+            lock(&self.tokens).remove(challenge);
+        }
+        let second = self.authorization(&way).await?;
+        {
+            let mut ways = lock(&self.ways);
+            if ways.len() >= MOST_REMEMBERED {
+                ways.clear();
+            }
+            ways.insert(key, way);
+        }
+        match self.follow(ask, Some(&second)).await? {
             Reply::Response(response) => Ok(*response),
             Reply::Challenge(_) => Err(Error::Denied(401)),
         }
     }
 
-    /// Follows redirects to hosts that are named; a token stays with the host it was made for.
-    async fn follow(&self, url: &str, accept: &str, token: Option<&str>) -> Result<Reply, Error> {
+    /// Follows redirects to hosts that are named; what says who asks stays with its host.
+    async fn follow(&self, ask: &Ask<'_>, authorization: Option<&HeaderValue>) -> Result<Reply, Error> {
+        let url = ask.url;
         let mut uri: Uri = url.parse().map_err(|_| Error::Malformed(format!("`{url}` is not a URL")))?;
         let first = self.connector.allowed(&uri)?;
         for _ in 0..=self.limits.redirects {
             let same_host = self.connector.allowed(&uri)? == first;
-            let response = self.send(&uri, accept, token.filter(|_| same_host), same_host).await?;
+            let response = self.send(ask, &uri, authorization.filter(|_| same_host), same_host).await?;
             match response.status() {
-                StatusCode::OK => return Ok(Reply::Response(Box::new(response))),
+                status if status.is_success() => return Ok(Reply::Response(Box::new(response))),
                 StatusCode::NOT_FOUND => return Err(Error::Absent),
                 StatusCode::UNAUTHORIZED if same_host => {
-                    let values = response.headers().get_all(WWW_AUTHENTICATE);
-                    let challenge = Challenge::find(values.iter().filter_map(|value| value.to_str().ok()));
-                    return challenge.map(Reply::Challenge).ok_or(Error::Denied(401));
+                    return self
+                        .challenge(response.headers())
+                        .map(Reply::Challenge)
+                        .ok_or(Error::Denied(401));
                 }
                 status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
                     return Err(Error::Denied(status.as_u16()));
                 }
-                status if [301, 302, 303, 307, 308].contains(&status.as_u16()) => {
+                status if ask.reads() && [301, 302, 303, 307, 308].contains(&status.as_u16()) => {
                     let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
                     let location =
                         location.ok_or_else(|| Error::Malformed("a redirect without a target".to_owned()))?;
@@ -205,21 +273,46 @@ impl Exchange {
         Err(Error::Limit(format!("more than {} redirects", self.limits.redirects)))
     }
 
+    /// What a 401 asks for and can be given: a token, else a password where there is one.
+    fn challenge(&self, headers: &HeaderMap) -> Option<Way> {
+        let values: Vec<&str> =
+            headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok()).collect();
+        let basic = || {
+            let asked = values.iter().any(|value| value.to_ascii_lowercase().contains("basic"));
+            (asked && self.credentials.is_some()).then_some(Way::Basic)
+        };
+        Challenge::find(values.iter().copied()).map(Way::Bearer).or_else(basic)
+    }
+
+    async fn authorization(&self, way: &Way) -> Result<HeaderValue, Error> {
+        let text = match (way, &self.credentials) {
+            (Way::Bearer(challenge), _) => format!("Bearer {}", self.token(challenge).await?),
+            (Way::Basic, Some(credentials)) if self.connector.is_private() => credentials.basic(),
+            (Way::Basic, _) => return Err(Error::Denied(401)),
+        };
+        let mut value = HeaderValue::from_str(&text).map_err(|error| Error::Malformed(error.to_string()))?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
     async fn send(
         &self,
+        ask: &Ask<'_>,
         uri: &Uri,
-        accept: &str,
-        token: Option<&str>,
+        authorization: Option<&HeaderValue>,
         own_headers: bool,
     ) -> Result<Response<hyper::body::Incoming>, Error> {
-        let mut request = Request::builder().method(Method::GET).uri(uri).header(ACCEPT, accept);
-        if let Some(token) = token {
-            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        let mut request = Request::builder().method(ask.method.clone()).uri(uri);
+        for (name, value) in &ask.headers {
+            request = request.header(name, value);
+        }
+        if let Some(authorization) = authorization {
+            request = request.header(AUTHORIZATION, authorization);
         }
         for (name, value) in self.headers.iter().filter(|_| own_headers) {
             request = request.header(name, value);
         }
-        let request = request.body(Empty::new()).map_err(|error| Error::Malformed(error.to_string()))?;
+        let request = request.body((ask.body)()).map_err(|error| Error::Malformed(error.to_string()))?;
         self.client.request(request).await.map_err(|error| classify(&error))
     }
 
@@ -237,7 +330,15 @@ impl Exchange {
             .parse()
             .map_err(|_| Error::Malformed("the token realm is not a URL".to_owned()))?;
         self.connector.allowed(&url)?;
-        let response = self.send(&url, "application/json", None, false).await?;
+        let text = url.to_string();
+        let ask = Ask {
+            headers: vec![(ACCEPT, HeaderValue::from_static("application/json"))],
+            ..Ask::new(Method::GET, &text, "")
+        };
+        // Whoever is named for the endpoint may know who asks; nobody over a line that others read.
+        let credentials = self.credentials.as_ref().filter(|_| self.connector.is_private_to(&url));
+        let basic = credentials.and_then(|credentials| HeaderValue::from_str(&credentials.basic()).ok());
+        let response = self.send(&ask, &url, basic.as_ref(), false).await?;
         match response.status() {
             StatusCode::OK => {}
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
@@ -248,14 +349,28 @@ impl Exchange {
         let (token, seconds) = token::read(&body(response, MAX_TOKEN_BYTES).await?)?;
         // A little less than it lasts, so that it does not run out on the way.
         let until = now + Duration::from_secs(seconds.min(3600)) * 9 / 10;
-        lock(&self.tokens).insert(challenge.clone(), (token.clone(), until));
+        let mut tokens = lock(&self.tokens);
+        if tokens.len() >= MOST_REMEMBERED {
+            tokens.retain(|_, (_, until)| now < *until);
+        }
+        if tokens.len() < MOST_REMEMBERED {
+            tokens.insert(challenge.clone(), (token.clone(), until));
+        }
         Ok(token)
     }
 }
 
 enum Reply {
     Response(Box<Response<hyper::body::Incoming>>),
-    Challenge(Challenge),
+    Challenge(Way),
+}
+
+/// Content comes with a 200 and nothing else.
+fn only_ok(response: Response<hyper::body::Incoming>) -> Result<Response<hyper::body::Incoming>, Error> {
+    match response.status() {
+        StatusCode::OK => Ok(response),
+        status => Err(Error::Status(status.as_u16())),
+    }
 }
 
 /// A body that is read piece by piece.

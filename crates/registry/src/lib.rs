@@ -15,11 +15,15 @@
 //! Source: OCI distribution-spec 1.1.
 
 mod connect;
+mod credentials;
 mod endpoint;
 mod error;
 mod exchange;
+mod push;
 mod token;
 
+pub use credentials::{Credentials, CredentialsError, DockerConfig};
 pub use endpoint::{BlobPieces, Endpoint, EndpointSettings, Manifest, Referrers};
 pub use error::{Class, Error};
 pub use exchange::{Limits, Timing};
+pub use push::{Payload, Subject};

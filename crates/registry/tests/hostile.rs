@@ -54,7 +54,8 @@ fn endpoint(port: u16, allowed: &[u16]) -> Endpoint {
         namespace: None,
     };
     let timing = Timing { request: Duration::from_millis(500), ..Timing::DEFAULT };
-    let settings = EndpointSettings { tls: ClientTls::default(), limits: Limits::DEFAULT, timing };
+    let settings =
+        EndpointSettings { tls: ClientTls::default(), limits: Limits::DEFAULT, timing, credentials: None };
     Endpoint::new(&mirror, settings, Arc::new(SystemClock::default())).unwrap()
 }
 

@@ -150,7 +150,7 @@ impl Routes {
             None => None,
         };
         let tls = ClientTls { ca_pem: ca_pem?, client_pem, skip_verify: mirror.skip_verify };
-        let settings = EndpointSettings { tls, limits: self.limits, timing: self.timing };
+        let settings = EndpointSettings { tls, limits: self.limits, timing: self.timing, credentials: None };
         let endpoint = Endpoint::new(mirror, settings, Arc::clone(&self.clock))
             .map_err(|error| SetupError::Tls { endpoint: name(), error })?;
         Ok(Arc::new(Server { endpoint, offer: Mutex::default() }))

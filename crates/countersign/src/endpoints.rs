@@ -1,0 +1,95 @@
+//! Registries that a command names, and how they may be reached.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use countersign_clock::SystemClock;
+use countersign_https::ClientTls;
+use countersign_mirrors::Mirror;
+use countersign_registry::{DockerConfig, Endpoint as Client, EndpointSettings, Limits, Timing};
+use countersign_site::{Endpoint, HostPort, RegistryUrl, Source};
+use countersign_verifier::SourceLoader;
+
+use crate::sources;
+
+/// Connecting and single requests may take longer here than on the way of a pod.
+const TIMING: Timing = Timing {
+    dial: Duration::from_secs(10),
+    request: Duration::from_secs(60),
+    hold_off: Duration::from_millis(500),
+};
+
+/// Whom registries have to prove themselves to be, where they may send us, and as whom we come.
+pub(crate) struct Reach {
+    ca_pem: Vec<String>,
+    allow_hosts: Vec<HostPort>,
+    credentials: DockerConfig,
+}
+
+impl Reach {
+    pub(crate) fn of(ca: &[PathBuf], allow_hosts: &[String], credentials: Option<&Path>) -> Result<Self> {
+        let read = |path: &PathBuf| sources::text(path).map_err(|error| anyhow!("--ca {error}"));
+        let allow =
+            |host: &String| HostPort::parse(host, 443).with_context(|| format!("--allow-host {host}"));
+        let credentials = match credentials {
+            None => DockerConfig::default(),
+            Some(path) => {
+                let text = sources::text(path).map_err(|error| anyhow!("--credentials {error}"))?;
+                DockerConfig::parse(&text).with_context(|| format!("--credentials {}", path.display()))?
+            }
+        };
+        Ok(Self {
+            ca_pem: ca.iter().map(read).collect::<Result<_>>()?,
+            allow_hosts: allow_hosts.iter().map(allow).collect::<Result<_>>()?,
+            credentials,
+        })
+    }
+
+    /// A registry at this URL.
+    pub(crate) fn endpoint(&self, name: &str, url: &str) -> Result<Client> {
+        let mirror = Mirror {
+            name: name.to_owned(),
+            url: RegistryUrl::parse(url)?,
+            resolve: true,
+            ca: Vec::new(),
+            client: Vec::new(),
+            skip_verify: false,
+            headers: Vec::new(),
+            addresses: Vec::new(),
+            allow_hosts: self.allow_hosts.clone(),
+            namespace: None,
+        };
+        self.client(&mirror)
+    }
+
+    /// An endpoint of a Site, dialled at its addresses.
+    pub(crate) fn of_site(mut self, endpoint: &Endpoint, load: &SourceLoader) -> Result<Client> {
+        let read = |source: &Source| load(source).map_err(|why| anyhow!("endpoint {}: {why}", endpoint.name));
+        self.ca_pem = endpoint.ca.iter().map(read).collect::<Result<_>>()?;
+        let mirror = Mirror {
+            name: endpoint.name.clone(),
+            url: endpoint.url.clone(),
+            resolve: true,
+            ca: Vec::new(),
+            client: Vec::new(),
+            skip_verify: false,
+            headers: Vec::new(),
+            addresses: endpoint.addresses.clone(),
+            allow_hosts: endpoint.allow_hosts.clone(),
+            namespace: None,
+        };
+        self.client(&mirror)
+    }
+
+    fn client(&self, mirror: &Mirror) -> Result<Client> {
+        let settings = EndpointSettings {
+            tls: ClientTls { ca_pem: self.ca_pem.clone(), ..ClientTls::default() },
+            limits: Limits::DEFAULT,
+            timing: TIMING,
+            credentials: self.credentials.of(&mirror.url.at).cloned(),
+        };
+        Ok(Client::new(mirror, settings, Arc::new(SystemClock::default()))?)
+    }
+}
