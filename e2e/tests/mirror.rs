@@ -172,18 +172,8 @@ async fn two_writers_of_a_fallback_tag_lose_nothing() {
         referrers.push(Descriptor::new(MANIFEST, pushed.digest, 1));
     }
     let endpoint = || {
-        let mirror = Mirror {
-            name: "registry".to_owned(),
-            url: RegistryUrl::parse(&format!("http://{}", registry.host())).unwrap(),
-            resolve: true,
-            ca: vec![],
-            client: vec![],
-            skip_verify: false,
-            headers: vec![],
-            addresses: vec![],
-            allow_hosts: vec![],
-            namespace: None,
-        };
+        let url = RegistryUrl::parse(&format!("http://{}", registry.host())).unwrap();
+        let mirror = Mirror::new("registry", url);
         let settings = EndpointSettings {
             tls: countersign_https::ClientTls::default(),
             limits: Limits::DEFAULT,

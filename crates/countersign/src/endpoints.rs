@@ -49,18 +49,8 @@ impl Reach {
 
     /// A registry at this URL.
     pub(crate) fn endpoint(&self, name: &str, url: &str) -> Result<Client> {
-        let mirror = Mirror {
-            name: name.to_owned(),
-            url: RegistryUrl::parse(url)?,
-            resolve: true,
-            ca: Vec::new(),
-            client: Vec::new(),
-            skip_verify: false,
-            headers: Vec::new(),
-            addresses: Vec::new(),
-            allow_hosts: self.allow_hosts.clone(),
-            namespace: None,
-        };
+        let mirror =
+            Mirror { allow_hosts: self.allow_hosts.clone(), ..Mirror::new(name, RegistryUrl::parse(url)?) };
         self.client(&mirror)
     }
 
@@ -69,16 +59,9 @@ impl Reach {
         let read = |source: &Source| load(source).map_err(|why| anyhow!("endpoint {}: {why}", endpoint.name));
         self.ca_pem = endpoint.ca.iter().map(read).collect::<Result<_>>()?;
         let mirror = Mirror {
-            name: endpoint.name.clone(),
-            url: endpoint.url.clone(),
-            resolve: true,
-            ca: Vec::new(),
-            client: Vec::new(),
-            skip_verify: false,
-            headers: Vec::new(),
             addresses: endpoint.addresses.clone(),
             allow_hosts: endpoint.allow_hosts.clone(),
-            namespace: None,
+            ..Mirror::new(&endpoint.name, endpoint.url.clone())
         };
         self.client(&mirror)
     }

@@ -193,6 +193,10 @@ impl Document {
     /// It is not JSON of schema version 2, is both or neither, or is not what the media type says.
     pub fn parse(bytes: &[u8], media_type: &str) -> Result<Self, DocumentError> {
         let malformed = |why: &str| DocumentError(why.to_owned());
+        // A list would be read as the fields in their order.
+        if !bytes.trim_ascii_start().starts_with(b"{") {
+            return Err(malformed("not a manifest: not a JSON object"));
+        }
         let raw: Raw = serde_json::from_slice(bytes)
             .map_err(|error| DocumentError(format!("not a manifest: {error}")))?;
         if raw.schema_version != Some(2) || raw.fs_layers.is_some() {
@@ -297,7 +301,9 @@ mod tests {
         ] {
             assert_eq!(check(text, media_type), found, "{text} as {media_type}");
         }
-        assert!(check("<html>", MANIFEST).starts_with("not a manifest: "));
+        for text in ["<html>", "{", "[]", "[null,2,null,[<d>]]"] {
+            assert!(check(text, MANIFEST).starts_with("not a manifest: "), "{text}");
+        }
         let twice = r#"{"schemaVersion":2,"layers":[],"layers":[<d>]}"#;
         assert!(check(twice, MANIFEST).contains("duplicate field"));
     }

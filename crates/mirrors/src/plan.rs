@@ -42,6 +42,25 @@ pub struct Mirror {
     pub namespace: Option<String>,
 }
 
+impl Mirror {
+    /// A server that is asked for tags and content, anonymously, by name resolution, and that
+    /// may send us nowhere.
+    pub fn new(name: impl Into<String>, url: RegistryUrl) -> Self {
+        Self {
+            name: name.into(),
+            url,
+            resolve: true,
+            ca: Vec::new(),
+            client: Vec::new(),
+            skip_verify: false,
+            headers: Vec::new(),
+            addresses: Vec::new(),
+            allow_hosts: Vec::new(),
+            namespace: None,
+        }
+    }
+}
+
 /// Something about mirror rules that an operator should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -68,16 +87,11 @@ pub fn of_site(site: &Site, image: &Reference) -> Plan {
         return Plan::default();
     }
     let mirrors = site.registry.endpoints.iter().map(|endpoint| Mirror {
-        name: endpoint.name.clone(),
-        url: endpoint.url.clone(),
-        resolve: true,
         ca: endpoint.ca.iter().cloned().collect(),
-        client: Vec::new(),
-        skip_verify: false,
-        headers: Vec::new(),
         addresses: endpoint.addresses.clone(),
         allow_hosts: endpoint.allow_hosts.clone(),
         namespace: namespace(&endpoint.url, &site.registry.name),
+        ..Mirror::new(&endpoint.name, endpoint.url.clone())
     });
     Plan { mirrors: mirrors.collect(), falls_back_to: None, findings: Vec::new() }
 }

@@ -64,6 +64,9 @@ impl DockerConfig {
     /// It is no such document, or an entry has no user and password. No error shows a value.
     pub fn parse(text: &str) -> Result<Self, CredentialsError> {
         let error = |why: String| CredentialsError(why);
+        if !text.trim_start().starts_with('{') {
+            return Err(error("not a Docker config.json: not a JSON object".to_owned()));
+        }
         // A parse error of serde quotes what it found, which may be a password.
         let document: Document = serde_json::from_str(text)
             .map_err(|found| error(format!("not a Docker config.json (line {})", found.line())))?;

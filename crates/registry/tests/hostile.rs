@@ -38,21 +38,9 @@ async fn lie(
 }
 
 fn endpoint(port: u16, allowed: &[u16]) -> Endpoint {
-    let mirror = Mirror {
-        name: "liar".to_owned(),
-        url: RegistryUrl::parse(&format!("http://127.0.0.1:{port}")).unwrap(),
-        resolve: true,
-        ca: vec![],
-        client: vec![],
-        skip_verify: false,
-        headers: vec![],
-        addresses: vec![],
-        allow_hosts: allowed
-            .iter()
-            .map(|port| HostPort { host: "127.0.0.1".to_owned(), port: *port })
-            .collect(),
-        namespace: None,
-    };
+    let host = |port: &u16| HostPort { host: "127.0.0.1".to_owned(), port: *port };
+    let url = RegistryUrl::parse(&format!("http://127.0.0.1:{port}")).unwrap();
+    let mirror = Mirror { allow_hosts: allowed.iter().map(host).collect(), ..Mirror::new("liar", url) };
     let timing = Timing { request: Duration::from_millis(500), ..Timing::DEFAULT };
     let settings =
         EndpointSettings { tls: ClientTls::default(), limits: Limits::DEFAULT, timing, credentials: None };

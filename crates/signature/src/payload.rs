@@ -44,6 +44,10 @@ pub(crate) fn read(
         .ok_or_else(|| Flaw::malformed(format!("the layer has no annotation `{SIGNATURE_ANNOTATION}`")))?;
     let signature = base64(signature).filter(|raw| !raw.is_empty());
     let signature = signature.ok_or_else(|| Flaw::malformed("the signature is not base64"))?;
+    // A list would be read as the fields in their order.
+    if !payload.trim_ascii_start().starts_with(b"{") {
+        return Err(Flaw::malformed("the payload is not a JSON object"));
+    }
     let parsed: Payload = serde_json::from_slice(payload)
         .map_err(|error| Flaw::malformed(format!("the payload is not a signature payload: {error}")))?;
     if parsed.critical.kind != TYPE {
