@@ -30,6 +30,37 @@ pub(crate) enum Command {
     /// The bootstrap registry
     #[command(subcommand)]
     Registry(RegistryCommand),
+    /// What nodes have to know
+    #[command(subcommand)]
+    Node(NodeCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// Write the mirror rules that the Site means: containerd's `certs.d` tree
+    Render(NodeRender),
+}
+
+/// The tree is for containerd 1.6 to 2.4. It is read back before it is said to be good: every
+/// host leads to the Site's endpoints, and no other host leads anywhere.
+#[derive(Args, Debug)]
+pub(crate) struct NodeRender {
+    /// The Site
+    #[arg(long, value_name = "FILE")]
+    pub(crate) site: PathBuf,
+
+    /// The directory to write: what `config_path` names on the nodes, or what is copied there
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: PathBuf,
+
+    /// An upstream host whose images nodes may name although no webhook sees them (static pods,
+    /// the sandbox image): a rule leads to the Site's endpoints; may be given more than once
+    #[arg(long, value_name = "HOST")]
+    pub(crate) host: Vec<String>,
+
+    /// A bundle whose images name such hosts
+    #[arg(long, value_name = "BUNDLE")]
+    pub(crate) bundle: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

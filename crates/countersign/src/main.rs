@@ -6,6 +6,7 @@ mod demo;
 mod endpoints;
 mod hosts_dir;
 mod mirror;
+mod node;
 mod policies;
 mod progress;
 mod registry;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         cli::Command::Verify(arguments) => runtime.block_on(verify::run(&arguments)),
         cli::Command::Serve(arguments) => runtime.block_on(serve::run(&arguments)),
         cli::Command::Bundle(command) => runtime.block_on(bundle::run(&command)),
+        cli::Command::Node(cli::NodeCommand::Render(arguments)) => node::render(&arguments),
         cli::Command::Mirror(command) => runtime.block_on(mirror::run(&command)),
         cli::Command::Registry(cli::RegistryCommand::Serve(arguments)) => {
             runtime.block_on(registry::run(&arguments))

@@ -26,5 +26,5 @@ mod render;
 mod tree;
 
 pub use plan::{Finding, Mirror, Plan, Severity, of_site};
-pub use render::render;
-pub use tree::{DEFAULT_DIRECTORY, Directory, HOSTS_FILE, Tree, TreeError};
+pub use render::{RenderError, render};
+pub use tree::{DEFAULT_DIRECTORY, Directory, HOSTS_FILE, SINK, Tree, TreeError};

@@ -1,56 +1,116 @@
-//! The tree that makes a runtime ask what the Site says.
+//! The tree that makes a runtime ask what the Site says, and nobody else.
+//!
+//! | directory | leads to |
+//! |---|---|
+//! | the logical registry | the Site's endpoints, in their order |
+//! | each upstream host that is named | the same endpoints, below the path that its images have there: for what no webhook sees |
+//! | `_default` | nowhere: [`SINK`] |
+//!
+//! The text is valid for containerd 1.6 to 2.4. The last endpoint is the `server`, which leaves
+//! no room for an upstream; it is also the last `host`, because containerd 1.x ignores a file
+//! without a host table. `dial_timeout` acts from 2.1 on, and is passed over before.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use countersign_site::{Endpoint, Site, Source};
+use countersign_reference::Reference;
+use countersign_site::{RegistryUrl, Site, Source};
 
-use crate::tree::{Directory, HOSTS_FILE, Tree};
+use crate::tree::{DEFAULT_DIRECTORY, Directory, HOSTS_FILE, SINK, Tree};
 
-/// The rules for the logical registry, valid for containerd 1.6 to 2.4.
+/// How long a runtime waits for an endpoint that does not answer, for each object that it pulls.
+const DIAL_TIMEOUT: &str = "5s";
+
+/// A host that rules cannot be written for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{host}`: {why}")]
+pub struct RenderError {
+    host: String,
+    why: String,
+}
+
+/// The rules of a Site, also for these upstream hosts.
 ///
 /// `ca` gives the text of a CA; it is written beside `hosts.toml` under the endpoint's name.
-/// The last endpoint is the `server`, which leaves no room for an upstream; it is also the
-/// last `host`, because containerd 1.x ignores a file without a host table.
-pub fn render(site: &Site, root: &str, mut ca: impl FnMut(&Source) -> Option<String>) -> Tree {
-    let mut files = BTreeMap::new();
-    let mut text = String::new();
-    let mut ca_file = |endpoint: &Endpoint| {
-        let content = ca(endpoint.ca.as_ref()?)?;
-        let name = format!("{}.pem", endpoint.name);
-        files.insert(name.clone(), content);
-        Some(name)
-    };
-    let endpoints = &site.registry.endpoints;
-    if let Some(last) = endpoints.last() {
-        _ = writeln!(text, "server = {:?}", last.url.to_string());
-        if let Some(file) = ca_file(last) {
-            _ = writeln!(text, "ca = {file:?}");
-        }
-        if last.url.to_string() != last.url.origin() {
-            _ = writeln!(text, "override_path = true");
-        }
+///
+/// # Errors
+///
+/// A host is none, or has no path in the site's registry.
+pub fn render(
+    site: &Site,
+    root: &str,
+    hosts: &[String],
+    mut ca: impl FnMut(&Source) -> Option<String>,
+) -> Result<Tree, RenderError> {
+    let mut directories = BTreeMap::new();
+    directories.insert(site.registry.name.clone(), rules(site, "", &mut ca));
+    for host in hosts {
+        let prefix = path_of(site, host)?;
+        directories.insert(host.clone(), rules(site, &prefix, &mut ca));
     }
-    for endpoint in endpoints {
-        _ = writeln!(text, "\n[host.{:?}]", endpoint.url.to_string());
-        _ = writeln!(text, "  capabilities = [\"pull\", \"resolve\"]");
-        if let Some(file) = ca_file(endpoint) {
-            _ = writeln!(text, "  ca = {file:?}");
+    let text = format!(
+        "# A registry that no rule names is not asked: this leads nowhere.\n\
+         server = {SINK:?}\n\n[host.{SINK:?}]\n  capabilities = [\"pull\", \"resolve\"]\n"
+    );
+    let sink = Directory { files: [(HOSTS_FILE.to_owned(), text)].into() };
+    directories.insert(DEFAULT_DIRECTORY.to_owned(), sink);
+    Ok(Tree { root: root.to_owned(), directories })
+}
+
+/// The path below which images of a host are in the site's registry; empty for its root.
+fn path_of(site: &Site, host: &str) -> Result<String, RenderError> {
+    let error = |why: String| RenderError { host: host.chars().take(80).collect(), why };
+    let image = Reference::from_parts(host, "x", None, None).map_err(|e| error(e.to_string()))?;
+    if site.rewrite.rewriter.is_local(&image) {
+        return Err(error("is the site's registry itself".to_owned()));
+    }
+    let stored = site.rewrite.rewriter.rewrite(&image).map_err(|e| error(e.to_string()))?;
+    Ok(stored.path().strip_suffix('x').unwrap_or_default().trim_end_matches('/').to_owned())
+}
+
+fn rules(site: &Site, prefix: &str, ca: &mut impl FnMut(&Source) -> Option<String>) -> Directory {
+    let mut files = BTreeMap::new();
+    let mut entries = Vec::new();
+    for endpoint in &site.registry.endpoints {
+        let url = if prefix.is_empty() {
+            endpoint.url.clone()
+        } else {
+            RegistryUrl { root: format!("{}/{prefix}", endpoint.url.root), ..endpoint.url.clone() }
+        };
+        let file = endpoint.ca.as_ref().and_then(&mut *ca).map(|content| {
+            let name = format!("{}.pem", endpoint.name);
+            files.insert(name.clone(), content);
+            name
+        });
+        entries.push((url, file));
+    }
+    let keys = |indent: &str, url: &RegistryUrl, file: &Option<String>| {
+        let mut text = String::new();
+        if let Some(file) = file {
+            _ = writeln!(text, "{indent}ca = {file:?}");
         }
-        if endpoint.url.to_string() != endpoint.url.origin() {
-            _ = writeln!(text, "  override_path = true");
+        if url.to_string() != url.origin() {
+            _ = writeln!(text, "{indent}override_path = true");
         }
+        _ = writeln!(text, "{indent}dial_timeout = {DIAL_TIMEOUT:?}");
+        text
+    };
+    let mut text = String::new();
+    if let Some((url, file)) = entries.last() {
+        _ = write!(text, "server = {:?}\n{}", url.to_string(), keys("", url, file));
+    }
+    for (url, file) in &entries {
+        _ = write!(text, "\n[host.{:?}]\n  capabilities = [\"pull\", \"resolve\"]\n", url.to_string());
+        text.push_str(&keys("  ", url, file));
     }
     files.insert(HOSTS_FILE.to_owned(), text);
-    let directories = [(site.registry.name.clone(), Directory { files })].into();
-    Tree { root: root.to_owned(), directories }
+    Directory { files }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::of_site;
-    use countersign_reference::Reference;
+    use crate::plan::{Plan, Severity, of_site};
     use proptest::prelude::*;
 
     fn site(urls: &[String], logical: &str) -> Site {
@@ -68,6 +128,98 @@ mod tests {
         Site::parse(&text).unwrap()
     }
 
+    const ROOT: &str = "/etc/containerd/certs.d";
+
+    fn inline(source: &Source) -> Option<String> {
+        match source {
+            Source::Inline(text) => Some(text.clone()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn no_host_falls_back_to_an_upstream() {
+        let urls = ["https://pit.nmn", "https://registry.local"].map(ToOwned::to_owned);
+        let site = site(&urls, "registry.local");
+        let hosts = ["quay.io", "docker.io", "host:5000"].map(ToOwned::to_owned);
+        let tree = render(&site, ROOT, &hosts, inline).unwrap();
+        for (image, roots) in [
+            ("registry.local/a/b:1", vec!["pit.nmn /v2", "registry.local /v2"]),
+            ("quay.io/a/b:1", vec!["pit.nmn /v2/quay.io", "registry.local /v2/quay.io"]),
+            ("nginx", vec!["pit.nmn /v2/docker.io", "registry.local /v2/docker.io"]),
+            ("host:5000/x:1", vec!["pit.nmn /v2/host_5000", "registry.local /v2/host_5000"]),
+            // Nobody at all.
+            ("ghcr.io/a/b:1", vec![]),
+            ("registry.local:443/a/b:1", vec![]),
+            ("localhost:5000/a/b:1", vec![]),
+        ] {
+            let plan = tree.plan(&Reference::parse(image).unwrap()).unwrap();
+            let found: Vec<String> = plan
+                .mirrors
+                .iter()
+                .map(|mirror| format!("{} {}", mirror.url.at.host, mirror.url.root))
+                .collect();
+            assert_eq!(
+                (found, &plan.falls_back_to),
+                (roots.into_iter().map(String::from).collect(), &None),
+                "{image}"
+            );
+            assert_eq!(plan.findings, [], "{image}");
+        }
+        for (host, why) in [("registry.local", "itself"), ("a b", "")] {
+            let error = render(&site, ROOT, &[host.to_owned()], inline).unwrap_err().to_string();
+            assert!(error.contains(why), "{host}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_text_is_for_every_release() {
+        let site =
+            site(&["https://pit.nmn".to_owned(), "https://registry.local".to_owned()], "registry.local");
+        let tree = render(&site, ROOT, &["quay.io".to_owned()], inline).unwrap();
+        let text = |host: &str| tree.directories[host].files[HOSTS_FILE].clone();
+        insta::assert_snapshot!(text("registry.local"), @r#"
+        server = "https://registry.local"
+        ca = "e1.pem"
+        dial_timeout = "5s"
+
+        [host."https://pit.nmn"]
+          capabilities = ["pull", "resolve"]
+          ca = "e0.pem"
+          dial_timeout = "5s"
+
+        [host."https://registry.local"]
+          capabilities = ["pull", "resolve"]
+          ca = "e1.pem"
+          dial_timeout = "5s"
+        "#);
+        insta::assert_snapshot!(text("quay.io"), @r#"
+        server = "https://registry.local/v2/quay.io"
+        ca = "e1.pem"
+        override_path = true
+        dial_timeout = "5s"
+
+        [host."https://pit.nmn/v2/quay.io"]
+          capabilities = ["pull", "resolve"]
+          ca = "e0.pem"
+          override_path = true
+          dial_timeout = "5s"
+
+        [host."https://registry.local/v2/quay.io"]
+          capabilities = ["pull", "resolve"]
+          ca = "e1.pem"
+          override_path = true
+          dial_timeout = "5s"
+        "#);
+        insta::assert_snapshot!(text(DEFAULT_DIRECTORY), @r#"
+        # A registry that no rule names is not asked: this leads nowhere.
+        server = "http://127.0.0.1:9/no-mirror-rule-names-this-registry"
+
+        [host."http://127.0.0.1:9/no-mirror-rule-names-this-registry"]
+          capabilities = ["pull", "resolve"]
+        "#);
+    }
+
     proptest! {
         #[test]
         fn a_rendered_tree_reads_back_to_the_sites_own_plan(
@@ -77,12 +229,10 @@ mod tests {
             let urls: Vec<String> = urls.into_iter().collect();
             let site = site(&urls, &logical);
             let image = Reference::parse(&format!("{logical}/a/b:1")).unwrap();
-            let tree = render(&site, "/etc/containerd/certs.d", |source| match source {
-                Source::Inline(text) => Some(text.clone()),
-                _ => None,
-            });
+            let tree = render(&site, ROOT, &["quay.io".to_owned()], inline).unwrap();
             let mut read = tree.plan(&image).unwrap();
             prop_assert_eq!(&read.falls_back_to, &None);
+            prop_assert_eq!(&read.findings.iter().filter(|f| f.severity == Severity::FailOpen).count(), &0);
             let directory = &tree.directories[&logical];
             for mirror in &mut read.mirrors {
                 // What hosts.toml cannot say, or says by file, is put in its Site form.
@@ -94,6 +244,12 @@ mod tests {
                 }
             }
             prop_assert_eq!(read.mirrors, of_site(&site, &image).mirrors);
+            // An upstream name leads to the same servers, below its path there.
+            let upstream = tree.plan(&Reference::parse("quay.io/a/b:1").unwrap()).unwrap();
+            let servers = |plan: &Plan| plan.mirrors.iter().map(|mirror| mirror.url.at.clone()).collect::<Vec<_>>();
+            prop_assert_eq!(servers(&upstream), servers(&of_site(&site, &image)));
+            prop_assert!(upstream.mirrors.iter().all(|mirror| mirror.url.root.ends_with("/quay.io")));
+            prop_assert_eq!(upstream.falls_back_to, None);
         }
     }
 }

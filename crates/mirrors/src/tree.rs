@@ -13,6 +13,10 @@ pub const HOSTS_FILE: &str = "hosts.toml";
 /// The directory for hosts without one of their own.
 pub const DEFAULT_DIRECTORY: &str = "_default";
 
+/// Where a runtime is sent for a registry that no rule names: nobody listens on the discard
+/// port of loopback, and the error that the runtime then shows has the reason in its URL.
+pub const SINK: &str = "http://127.0.0.1:9/no-mirror-rule-names-this-registry";
+
 /// The directory that `config_path` names, read into memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tree {
@@ -66,6 +70,11 @@ impl Tree {
     }
 }
 
+/// Whether a URL is where rules end that lead nowhere.
+fn is_sink(url: &RegistryUrl) -> bool {
+    RegistryUrl::parse(SINK).is_ok_and(|sink| sink == *url)
+}
+
 fn fail_open(at: &str, message: String) -> Finding {
     Finding { severity: Severity::FailOpen, at: at.to_owned(), message }
 }
@@ -112,18 +121,7 @@ fn certificates(directory: &Directory, path: &str, host: &str) -> Plan {
 }
 
 fn plain(url: RegistryUrl, host: &str, resolve: bool) -> Mirror {
-    Mirror {
-        name: url.origin(),
-        namespace: namespace(&url, host),
-        url,
-        resolve,
-        ca: Vec::new(),
-        client: Vec::new(),
-        skip_verify: false,
-        headers: Vec::new(),
-        addresses: Vec::new(),
-        allow_hosts: Vec::new(),
-    }
+    Mirror { namespace: namespace(&url, host), resolve, ..Mirror::new(url.origin(), url) }
 }
 
 /// Reads one file and notes what is odd about it.
@@ -164,6 +162,7 @@ fn hosts_file(text: &str, path: &str, host: &str) -> Result<Plan, TreeError> {
     }
     // A server that is also a host is written twice for the sake of containerd 1.x.
     mirrors.dedup_by(|second, first| second.url == first.url);
+    mirrors.retain(|mirror| !is_sink(&mirror.url));
     Ok(Plan { mirrors, falls_back_to, findings: reader.findings })
 }
 
