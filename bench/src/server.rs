@@ -22,15 +22,21 @@ pub struct Server {
 impl Server {
     /// Starts a command that takes `--listen` and `--ca-out`, and waits until it listens.
     pub fn start(command: &mut Command, directory: &Path) -> Result<Self> {
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port()?;
         let ca = directory.join(format!("ca-{port}.pem"));
         command.arg("--listen").arg(format!("127.0.0.1:{port}")).arg("--ca-out").arg(&ca);
-        command.stdout(Stdio::null()).stderr(Stdio::inherit());
+        let mut server = Self::listening(command, port)?;
+        server.ca_pem = std::fs::read_to_string(&ca)?;
+        Ok(server)
+    }
+
+    /// Starts a command that listens on this port, and waits until it does.
+    pub fn listening(command: &mut Command, port: u16) -> Result<Self> {
+        command.stdout(Stdio::null()).stderr(Stdio::null());
         let process = command.spawn().with_context(|| format!("{command:?}"))?;
-        let mut server = Self { process, port, ca_pem: String::new() };
+        let server = Self { process, port, ca_pem: String::new() };
         for _ in 0..PATIENCE.as_millis() / PAUSE.as_millis() {
             if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                server.ca_pem = std::fs::read_to_string(&ca)?;
                 return Ok(server);
             }
             std::thread::sleep(PAUSE);
@@ -38,13 +44,43 @@ impl Server {
         bail!("{command:?} does not listen within {} s", PATIENCE.as_secs())
     }
 
+    /// Seconds of processor time so far (`utime` and `stime` of proc(5), in ticks of 10 ms).
+    pub fn cpu(&self) -> Result<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
+        // The name, in brackets, may hold spaces.
+        let fields: Vec<&str> = stat.rsplit_once(')').context("no name")?.1.split_whitespace().collect();
+        let ticks = |index: usize| fields.get(index).and_then(|text| text.parse::<f64>().ok());
+        Ok((ticks(11).context("no utime")? + ticks(12).context("no stime")?) / 100.0)
+    }
+
+    /// Resident memory now, in MB (`VmRSS` of proc(5)).
+    pub fn memory_now(&self) -> Result<f64> {
+        self.status("VmRSS:")
+    }
+
     /// Resident memory, the most there was, in MB (`VmHWM` of proc(5)).
     pub fn memory(&self) -> Result<f64> {
+        self.status("VmHWM:")
+    }
+
+    fn status(&self, field: &str) -> Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).context("no such field")?;
         let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
         Ok(kilobytes * 1024.0 / 1e6)
     }
+}
+
+/// A port that nobody listens on at the moment.
+pub fn free_port() -> Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// A program in the directory of this one.
+pub fn beside(name: &str) -> Result<std::path::PathBuf> {
+    let path = std::env::current_exe()?.with_file_name(name);
+    anyhow::ensure!(path.exists(), "{} is not there: `cargo xtask bench` builds it", path.display());
+    Ok(path)
 }
 
 impl Drop for Server {

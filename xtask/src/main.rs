@@ -63,9 +63,14 @@ fn lint() -> Result<()> {
 }
 
 fn bench() -> Result<()> {
+    // The real registry stands beside our own.
+    tools::build_all()?;
     run(cargo().args(["build", "--release", "--package", "countersign", "--package", "countersign-bench"]))?;
-    run(cargo().args(["bench", "--package", "countersign-bench"]))?;
-    run(cargo().args(["run", "--release", "--package", "countersign-bench", "--bin", "load"]))
+    run(cargo().args(["bench", "--package", "countersign-bench", "--bench", "decision"]))?;
+    for program in ["load", "registries"] {
+        run(cargo().args(["run", "--release", "--package", "countersign-bench", "--bin", program]))?;
+    }
+    Ok(())
 }
 
 /// The root of the repository.

@@ -4,7 +4,7 @@
 //! in turn, one container and one init container, four signed images in rotation; then cold
 //! images, with one key and with five. See BENCHMARKS.md.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use countersign_bench::client::{Connection, request};
 use countersign_bench::review::review;
-use countersign_bench::server::Server;
+use countersign_bench::server::{Server, beside};
 use countersign_bench::statistics::Times;
 use countersign_https::Authority;
 use countersign_sample::{SampleRegistry, Shape};
@@ -104,13 +104,6 @@ impl Site {
         command.args(["serve", "--standalone", "--policies", policies, "--site"]).arg(&file);
         Server::start(&mut command, self.directory.path())
     }
-}
-
-/// A program in the directory of this one.
-fn beside(name: &str) -> Result<PathBuf> {
-    let path = std::env::current_exe()?.with_file_name(name);
-    ensure!(path.exists(), "{} is not there: `cargo xtask bench` builds it", path.display());
-    Ok(path)
 }
 
 #[expect(clippy::print_stdout, reason = "this is a command line")]

@@ -10,9 +10,9 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
 /// Bytes of a chunk.
-const CHUNK: usize = 256 << 10;
+const CHUNK: usize = 128 << 10;
 /// Chunks that are read ahead of the client: with [`CHUNK`] the most that a response holds.
-const AHEAD: usize = 2;
+const AHEAD: usize = 1;
 
 pub(crate) struct Chunks {
     chunks: mpsc::Receiver<std::io::Result<Bytes>>,
