@@ -57,11 +57,10 @@ pub(crate) fn render(arguments: &NodeRender) -> Result<Exit> {
 /// The hosts that images of a bundle came from.
 fn hosts_of(path: &Path, site: &Site) -> Result<BTreeSet<String>> {
     let index = Layout::open(path)?.index()?;
-    let origin = |(name, _): (&str, _)| {
-        let stored = Reference::parse(&format!("{}/{name}", site.registry.name)).ok()?;
-        Some(site.rewrite.rewriter.origin(&stored)?.domain().to_owned())
-    };
-    Ok(index.named().filter_map(origin).collect())
+    let stored = |(name, _)| Reference::parse(&format!("{}/{name}", site.registry.name)).ok();
+    let origins = index.named().filter_map(stored).flat_map(|stored| site.rewrite.rewriter.origins(&stored));
+    // A host that is the logical registry by another spelling has no images of its own.
+    Ok(origins.map(|origin| origin.domain().to_owned()).filter(|host| *host != site.registry.name).collect())
 }
 
 /// Beside its place first: a runtime reads these files on every pull.

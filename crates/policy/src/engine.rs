@@ -172,19 +172,45 @@ pub(crate) fn covers(engine: &Engine, entry: &Verify, image: &str, reference: &R
     if entry.skip.is_empty() && entry.references.iter().any(|pattern| pattern == "*") {
         return true;
     }
-    let spellings = |reference: &Reference, raw: &str| {
-        let mut forms = vec![reference.to_string(), reference.clone().with_host().to_string()];
-        if let Ok(info) = ImageInfo::parse(raw) {
-            forms.extend([info.reference(), info.reference_with_tag()]);
-        }
-        forms
+    // Each name that the image may go by: the one that is stored, and those that it may have had
+    // before it was rewritten. Each in the spellings that policies were written for.
+    let rewriter = &engine.site.rewrite.rewriter;
+    let of = |origins: Vec<Reference>| -> Vec<Vec<String>> {
+        origins.iter().map(|origin| spellings(origin, &origin.to_string())).collect()
     };
-    let mut forms = spellings(reference, image);
-    if let Some(origin) = engine.site.rewrite.rewriter.origin(reference) {
-        forms.extend(spellings(&origin, &origin.to_string()));
-    }
-    let matches = |patterns: &[String]| {
+    let matches = |patterns: &[String], forms: &[String]| {
         patterns.iter().any(|pattern| forms.iter().any(|form| wildcard_match(pattern, form)))
     };
-    matches(&entry.references) && !matches(&entry.skip)
+    let stored = spellings(reference, image);
+    let covered = matches(&entry.references, &stored)
+        || of(rewriter.origins(reference)).iter().any(|forms| matches(&entry.references, forms));
+    // A digest decides what runs, so a tag beside it lifts nothing. Where several hosts share a
+    // path, nobody knows which one it was: all of them have to be skipped.
+    let skipped = |forms: &Vec<String>| {
+        let exact: Vec<String> =
+            forms.iter().filter(|form| reference.digest().is_none() || is_by_digest(form)).cloned().collect();
+        matches(&entry.skip, &exact)
+    };
+    let likeliest = of(rewriter.likeliest_origins(reference));
+    covered && !skipped(&stored) && (likeliest.is_empty() || !likeliest.iter().all(skipped))
+}
+
+/// `name@digest`, without a tag.
+fn is_by_digest(form: &str) -> bool {
+    form.split_once('@').is_some_and(|(name, _)| !name.rsplit('/').next().unwrap_or(name).contains(':'))
+}
+
+fn spellings(reference: &Reference, raw: &str) -> Vec<String> {
+    let mut forms = vec![reference.to_string(), reference.clone().with_host().to_string()];
+    if let Ok(info) = ImageInfo::parse(raw) {
+        forms.extend([info.reference(), info.reference_with_tag()]);
+    }
+    // The hub's own images go without `library/`, too.
+    if let Some(short) = reference.path().strip_prefix("library/").filter(|_| reference.host() == "docker.io")
+        && let Ok(info) = ImageInfo::parse(&reference.to_string().replacen("library/", "", 1))
+    {
+        debug_assert_eq!(info.path, short);
+        forms.extend([info.reference(), info.reference_with_tag()]);
+    }
+    forms
 }

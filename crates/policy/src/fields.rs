@@ -54,6 +54,29 @@ impl<'a> Fields<'a> {
         Self { object, path: path.to_owned(), taken: BTreeSet::new() }
     }
 
+    /// A map of texts; other values are refused, as a word that is dropped changes what is meant.
+    pub(crate) fn strings(&mut self, name: &'static str, notes: &mut Notes) -> Vec<(String, String)> {
+        let path = self.path_of(name);
+        let map = match self.take(name) {
+            None => return Vec::new(),
+            Some(Value::Object(map)) => map,
+            Some(_) => {
+                notes.refuse(&path, "expected a map of texts");
+                return Vec::new();
+            }
+        };
+        let mut texts = Vec::new();
+        for (key, value) in map {
+            match value {
+                Value::String(text) => texts.push((key.clone(), text.clone())),
+                other => {
+                    notes.refuse(&format!("{path}.{key}"), format!("`{other}` is no text: put it in quotes"));
+                }
+            }
+        }
+        texts
+    }
+
     pub(crate) fn path_of(&self, name: &str) -> String {
         if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }

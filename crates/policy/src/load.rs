@@ -52,6 +52,8 @@ pub(crate) enum Body {
     /// Cannot be loaded; denies if it would have enforced.
     Refused {
         enforce: bool,
+        /// It speaks of images alone, so an UPDATE that changes none is none of its business.
+        images_only: bool,
         refusal: Refusal,
     },
 }
@@ -129,10 +131,16 @@ pub fn load(document: &Value, keys: &BTreeMap<String, String>) -> Option<Policy>
         reason,
         &mut notes,
     );
+    // Who would enforce somewhere is taken to enforce everywhere: no rule of it is weakened.
+    let overrides = spec.list("validationFailureActionOverrides", &mut notes);
+    let mut enforce = enforce;
+    if !overrides.is_empty() {
+        notes.refuse("spec.validationFailureActionOverrides", "not supported yet: every rule enforces");
+        enforce = Some(true);
+    }
     spec.not_yet(
         &[
             "applyRules",
-            "validationFailureActionOverrides",
             "webhookConfiguration",
             "mutateExistingOnPolicyUpdate",
             "generateExisting",
@@ -182,7 +190,12 @@ fn read_rule(
     if select.is_empty() {
         notes.refuse(&format!("{path}.match"), "selects nothing");
     }
-    let exclude = Selector::read(fields.take("exclude"), &format!("{path}.exclude"), &mut notes);
+    let before = notes.refusals.len();
+    let mut exclude = Selector::read(fields.take("exclude"), &format!("{path}.exclude"), &mut notes);
+    if notes.refusals.len() > before {
+        // What cannot be read excludes nothing.
+        exclude = Selector::default();
+    }
     let preconditions =
         Conditions::read(fields.take("preconditions"), &format!("{path}.preconditions"), &mut notes);
     fields.no_effect(
@@ -198,14 +211,23 @@ fn read_rule(
     if let Some(mutate) = fields.take("mutate") {
         body = Some(Body::Mutate(read_mutate(mutate, &format!("{path}.mutate"), &mut notes)));
     }
+    // What judges, and whether it would have enforced: anything but a clear `Audit` does.
+    let mut judges = None;
+    let enforces = |value: &Value| match value.get("failureAction") {
+        None => enforce,
+        Some(own) => !own.as_str().is_some_and(|text| text.eq_ignore_ascii_case("audit")),
+    };
     if let Some(validate) = fields.take("validate") {
-        let own = validate["failureAction"].as_str().map(|text| text.eq_ignore_ascii_case("enforce"));
-        let refusal = Refusal { path: format!("{path}.validate"), reason: "not supported yet".to_owned() };
-        notes.refusals.push(refusal.clone());
-        body = Some(Body::Refused { enforce: own.unwrap_or(enforce), refusal });
+        notes.refuse(&format!("{path}.validate"), "not supported yet");
+        judges = Some((enforces(validate), false));
     }
     let verify = fields.list("verifyImages", &mut notes);
-    if !verify.is_empty() {
+    if value.get("verifyImages").is_some_and(|verify| !verify.is_null()) {
+        let any = verify.iter().any(enforces) || (verify.is_empty() && enforce);
+        judges = Some((any || judges.is_some_and(|(enforce, _)| enforce), judges.is_none()));
+        if !select.speaks_of_pods() {
+            notes.refuse(&format!("{path}.match"), "images are verified in pods, and this selects none");
+        }
         let mut entries = Vec::new();
         for (index, entry) in verify.iter().enumerate() {
             let path = format!("{path}.verifyImages[{index}]");
@@ -219,12 +241,8 @@ fn read_rule(
     }
     // A rule with a part that cannot be loaded is not evaluated in part.
     if let Some(refusal) = notes.refusals.first().cloned() {
-        let enforces = |value: &Value| {
-            value["failureAction"].as_str().map_or(enforce, |text| text.eq_ignore_ascii_case("enforce"))
-        };
-        let judging =
-            matches!(&body, Some(Body::Refused { enforce: true, .. })) || verify.iter().any(enforces);
-        body = Some(Body::Refused { enforce: judging, refusal });
+        let (enforce, images_only) = judges.unwrap_or((false, false));
+        body = Some(Body::Refused { enforce, images_only, refusal });
     }
     all.refusals.extend(notes.refusals);
     all.warnings.extend(notes.warnings);
@@ -374,9 +392,7 @@ fn read_set(value: &Value, path: &str, keys: &BTreeMap<String, String>, notes: &
     for (index, entry) in fields.list("entries", notes).iter().enumerate() {
         let path = format!("{path}.entries[{index}]");
         let mut entry = Fields::of(entry, &path, notes);
-        let annotations = entry.take("annotations").and_then(Value::as_object).cloned().unwrap_or_default();
-        let annotations =
-            annotations.into_iter().map(|(k, v)| (k, v.as_str().unwrap_or_default().to_owned())).collect();
+        let annotations = entry.strings("annotations", notes).into_iter().collect();
         entry.not_yet(&["certificates", "keyless", "repository", "signatureAlgorithm"], notes);
         if let Some(keys_value) = entry.take("keys") {
             let (pem, hash) = read_keys(keys_value, &format!("{path}.keys"), keys, notes);

@@ -18,6 +18,11 @@ use crate::{
     Engine, Evaluation, Facts, Finding, MAX_IMAGES, Outcome, Phase, Review, RuleResult, Want, patch,
 };
 
+/// Images of a pod that rules are evaluated for, so that a pod with one image too many is denied
+/// with its images named as they would be stored.
+const MAX_WORKED_ON: usize = 4 * MAX_IMAGES;
+const NOT_PINNED: &str = "was not pinned: added or changed after Countersign's mutation";
+
 /// An evaluation under way.
 pub(crate) struct Run<'a> {
     engine: &'a Engine,
@@ -45,6 +50,8 @@ struct Case<'a> {
     want: Want,
     /// A verdict that needs no fact.
     settled: Option<Verdict>,
+    /// It should carry a digest, and does not.
+    unpinned: bool,
 }
 
 impl<'a> Run<'a> {
@@ -53,7 +60,9 @@ impl<'a> Run<'a> {
         let (denials, warnings, cases) = (Vec::new(), Vec::new(), Vec::new());
         let mut run = Self { engine, review, phase, tier, names, denials, warnings, cases };
         if review.operation != "DELETE" && !review.object().is_null() {
-            if phase == Phase::Mutate {
+            // What is far too much is not worked on: every rule that covers an image denies it.
+            let too_many = images::of_pod(review.object()).len() > MAX_WORKED_ON;
+            if phase == Phase::Mutate && !too_many {
                 run.mutate();
                 run.put_back();
             }
@@ -69,6 +78,11 @@ impl<'a> Run<'a> {
         let mut findings = Vec::new();
         for case in &self.cases {
             match (&case.settled, facts.get(&case.want)) {
+                (None, Some(Some(verdict))) if case.unpinned && !verdict.outcome.is_undecided() => {
+                    let image = case.want.question.image.clone();
+                    let refused = Verdict::because(image, Found::Refused, Code::NotPinned, NOT_PINNED);
+                    findings.push(Finding::Known(refused));
+                }
                 (Some(verdict), _) | (None, Some(Some(verdict))) => {
                     findings.push(Finding::Known(verdict.clone()));
                 }
@@ -84,6 +98,7 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// The rules that select the request as it came.
     fn rules(&self) -> impl Iterator<Item = (&'a Policy, &'a Rule)> + use<'a> {
         let (engine, review) = (self.engine, self.review);
         let speaks =
@@ -134,6 +149,8 @@ impl<'a> Run<'a> {
             let written = incoming.iter().find(|new| new.is_at(&image));
             let unchanged = written.is_some_and(|written| written.image == before.image);
             let same = match (Reference::parse(image.image), Reference::parse(before.image)) {
+                // A digest alone names no tag that could be the same.
+                (Ok(_), Ok(old)) if old.tag().is_none() && old.digest().is_some() => false,
                 (Ok(new), Ok(old)) => new.digest().is_none() && new.same_name_and_tag(&old),
                 _ => false,
             };
@@ -154,6 +171,8 @@ impl<'a> Run<'a> {
         let written = images::of_pod(self.review.object());
         let images = if self.review.kind == "Pod" { images::of_pod(self.names.object()) } else { vec![] };
         let too_many = images.len() > MAX_IMAGES;
+        let images: Vec<Image<'_>> = images.into_iter().take(MAX_WORKED_ON).collect();
+        let written: Vec<Image<'_>> = written.into_iter().take(MAX_WORKED_ON).collect();
         let unchanged =
             |image: &Image<'_>| stored.iter().any(|old| old.is_at(image) && old.image == image.image);
         let new: Vec<Image<'_>> = images.into_iter().filter(|image| !unchanged(image)).collect();
@@ -170,8 +189,8 @@ impl<'a> Run<'a> {
         for (policy, rule) in self.rules() {
             match &rule.body {
                 Body::Mutate(_) => {}
-                Body::Refused { enforce, refusal } => {
-                    if new.is_empty() && self.review.operation == "UPDATE" {
+                Body::Refused { enforce, images_only, refusal } => {
+                    if *images_only && new.is_empty() && self.review.operation == "UPDATE" {
                         continue;
                     }
                     let message =
@@ -182,13 +201,16 @@ impl<'a> Run<'a> {
                         warnings.push(message);
                     }
                 }
+                // An UPDATE that changes no image is never denied by image rules.
+                Body::Verify(_) if new.is_empty() => {}
                 Body::Verify(entries) => {
                     match rule.preconditions.hold(&self.names) {
                         Ok(true) => {}
                         Ok(false) => continue,
                         Err(error) => {
                             let (policy, rule) = (&policy.name, &rule.name);
-                            let deny = entries.iter().any(|entry| self.engine.enforces(entry.enforce));
+                            let enforces = entries.iter().any(|entry| self.engine.enforces(entry.enforce));
+                            let deny = enforces && self.tier == Tier::Fail;
                             let told = if deny { &mut denials } else { &mut warnings };
                             told.push(format!("{policy}/{rule}: failed to evaluate preconditions: {error}"));
                             continue;
@@ -198,7 +220,7 @@ impl<'a> Run<'a> {
                         for entry in entries {
                             let enforce = self.engine.enforces(entry.enforce);
                             match reference {
-                                Ok(reference) if !covers(self.engine, entry, image.image, reference) => {}
+                                Ok(reference) if !self.covers(entry, image.image, reference) => {}
                                 Ok(reference) => cases.push(self.case(
                                     (policy, rule, entry),
                                     image.pointer(),
@@ -227,6 +249,22 @@ impl<'a> Run<'a> {
         self.cases = cases;
     }
 
+    /// The image as its node asks for it: a node's scoped rules send one that keeps its name to
+    /// the site's endpoints.
+    fn asked(&self, reference: &Reference) -> Reference {
+        let rewrite = &self.engine.site().rewrite;
+        if self.engine.is_bootstrap(&self.review.namespace) && rewrite.enabled {
+            return rewrite.rewriter.rewrite(reference).unwrap_or_else(|_| reference.clone());
+        }
+        reference.clone()
+    }
+
+    fn covers(&self, entry: &Verify, image: &str, reference: &Reference) -> bool {
+        let asked = self.asked(reference);
+        covers(self.engine, entry, image, reference)
+            || (asked != *reference && covers(self.engine, entry, &asked.to_string(), &asked))
+    }
+
     fn case(
         &self,
         (policy, rule, entry): (&'a Policy, &'a Rule, &'a Verify),
@@ -237,21 +275,18 @@ impl<'a> Run<'a> {
     ) -> Case<'a> {
         let site = self.engine.site();
         let enforce = self.engine.enforces(entry.enforce);
-        // A node's scoped rules send an image that keeps its name to the same endpoints.
-        let asked = if self.engine.is_bootstrap(&self.review.namespace) && site.rewrite.enabled {
-            site.rewrite.rewriter.rewrite(reference).unwrap_or_else(|_| reference.clone())
-        } else {
-            reference.clone()
-        };
+        let asked = self.asked(reference);
         let refused = |code, why: &str| Some(Verdict::because(asked.clone(), Found::Refused, code, why));
-        let settled = if too_many {
-            refused(Code::TooManyImages, "a pod has more than 64 images")
-        } else if self.phase == Phase::Validate
+        let unpinned = self.phase == Phase::Validate
             && enforce
             && site.pinning == Pinning::Always
-            && reference.digest().is_none()
-        {
-            refused(Code::NotPinned, "was not pinned: added or changed after Countersign's mutation")
+            && reference.digest().is_none();
+        // Where what cannot be decided is admitted, it was admitted without a digest before.
+        let strict = self.tier == Tier::Fail && policy.failure_policy == FailurePolicy::Fail;
+        let settled = if too_many {
+            refused(Code::TooManyImages, "a pod has more than 64 images")
+        } else if unpinned && strict {
+            refused(Code::NotPinned, NOT_PINNED)
         } else {
             None
         };
@@ -262,7 +297,7 @@ impl<'a> Run<'a> {
         };
         let want = Want { question, wait: enforce };
         let (reference, written) = (reference.clone(), written.to_owned());
-        Case { policy, rule, entry, enforce, pointer, written, reference, want, settled }
+        Case { policy, rule, entry, enforce, pointer, written, reference, want, settled, unpinned }
     }
 
     fn conclude(&mut self, findings: Vec<Finding>) -> Outcome {

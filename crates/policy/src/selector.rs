@@ -45,6 +45,14 @@ impl Selector {
         selector
     }
 
+    /// Whether a pod could be selected, in some namespace.
+    pub(crate) fn speaks_of_pods(&self) -> bool {
+        let pods = |block: &Block| {
+            block.kinds.is_empty() || block.kinds.iter().any(|pattern| kind_matches(pattern, "Pod"))
+        };
+        (self.any.is_empty() || self.any.iter().any(pods)) && self.all.iter().all(pods)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.any.is_empty() && self.all.is_empty()
     }
@@ -80,16 +88,18 @@ impl Block {
         };
         if let Some(selector) = fields.take("selector") {
             let mut selector = Fields::of(selector, &format!("{path}.selector"), notes);
-            if let Some(labels) = selector.take("matchLabels").and_then(Value::as_object) {
-                let labels =
-                    labels.iter().map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned()));
-                block.labels = labels.collect();
-            }
+            block.labels = selector.strings("matchLabels", notes);
             selector.not_yet(&["matchExpressions"], notes);
             selector.finish(notes);
         }
         fields.not_yet(&["annotations", "namespaceSelector"], notes);
         fields.finish(notes);
+        for kind in block.kinds.iter().filter(|kind| !is_whole_kind(kind)) {
+            notes.refuse(&format!("{path}.kinds"), format!("`{kind}`: subresources are not told apart yet"));
+        }
+        if block == Self::default() {
+            notes.refuse(path, "selects nothing in particular: name kinds, names, namespaces or labels");
+        }
         block
     }
 
@@ -113,6 +123,19 @@ impl Block {
         (self.kinds.is_empty() || self.kinds.iter().any(|pattern| kind_matches(pattern, kind)))
             && (self.namespaces.is_empty()
                 || self.namespaces.iter().any(|pattern| wildcard_match(pattern, namespace)))
+    }
+}
+
+/// Whether a pattern speaks of a kind rather than of one of its subresources; what is added to a
+/// pod later comes with the pod.
+fn is_whole_kind(pattern: &str) -> bool {
+    let parts: Vec<&str> = pattern.split('/').collect();
+    let upper = |part: &str| part.chars().next().is_some_and(char::is_uppercase);
+    match parts.as_slice() {
+        [.., "Pod", "ephemeralcontainers"] => true,
+        [.., kind, "*"] if upper(kind) => false,
+        [.., last] => !last.contains('.') && (upper(last) || last.starts_with('*')),
+        [] => false,
     }
 }
 

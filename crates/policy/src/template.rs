@@ -1,7 +1,8 @@
 //! Texts with `{{ variables }}` (Kyverno `pkg/engine/variables`).
 //!
-//! Variables are replaced from the innermost outwards, so one may stand inside another. A text
-//! that is one variable keeps the type of its value. A value that itself contains `{{` is an
+//! A variable may stand inside another: its value becomes a part of that expression, and may not
+//! contain what would end the part. A text that is one variable keeps the type of its value.
+//! What was filled in is never gone over again, and a value that itself contains `{{` is an
 //! error: data is never evaluated.
 
 use std::sync::LazyLock;
@@ -15,8 +16,8 @@ use crate::FUNCTIONS;
 /// An innermost variable: braces inside it come in single pairs.
 static VARIABLE: LazyLock<Result<Regex, regex::Error>> =
     LazyLock::new(|| Regex::new(r"\{\{(?:\{[^{}]*\}|[^{}])*\}\}"));
-/// How often a text is gone over, and how long it may grow.
-const MAX_ROUNDS: usize = 16;
+/// How deep variables may be nested, and how long a text may grow.
+const MAX_DEPTH: usize = 8;
 const MAX_TEXT: usize = 256 * 1024;
 
 /// A JSON value with variables in its texts, ready to be filled in.
@@ -100,38 +101,108 @@ fn checked(value: Value) -> Result<Value, Error> {
     }
 }
 
+/// Fills in the variables of a text. What is filled in is never looked at again.
 fn substitute(text: &str, scope: &dyn Scope) -> Result<Value, Error> {
-    let pattern = VARIABLE.as_ref().map_err(|_| Error::Limit("the pattern of variables"))?;
-    let mut text = text.to_owned();
-    for _ in 0..MAX_ROUNDS {
-        if let Some(inner) = whole(&text) {
-            return checked(Expression::parse(inner, FUNCTIONS)?.evaluate(scope)?.into_owned());
+    let pieces = pieces(text)?;
+    if let [Piece::Variable(inner)] = pieces.as_slice() {
+        return variable(inner, scope, 0);
+    }
+    let mut filled = String::new();
+    for piece in pieces {
+        match piece {
+            Piece::Text(text) => filled.push_str(&text.replace("\\{{", "{{")),
+            Piece::Variable(inner) => filled.push_str(&shown(&variable(inner, scope, 0)?)),
         }
-        let mut filled = String::new();
-        let mut last = 0;
-        for found in pattern.find_iter(&text) {
-            // `\{{` is a literal.
-            if text[..found.start()].ends_with('\\') {
-                continue;
-            }
-            let value = Expression::parse(inside(found.as_str()), FUNCTIONS)?.evaluate(scope)?.into_owned();
-            filled.push_str(&text[last..found.start()]);
-            match checked(value)? {
-                Value::String(text) => filled.push_str(&text),
-                other => filled.push_str(&other.to_string()),
-            }
-            last = found.end();
-        }
-        if last == 0 {
-            return Ok(Value::String(text.replace("\\{{", "{{")));
-        }
-        filled.push_str(&text[last..]);
         if filled.len() > MAX_TEXT {
             return Err(Error::Limit("a text grew too long"));
         }
-        text = filled;
     }
-    Err(Error::Limit("variables are nested too deep"))
+    Ok(Value::String(filled))
+}
+
+/// The value of a variable, in which others may stand.
+fn variable(inner: &str, scope: &dyn Scope, depth: usize) -> Result<Value, Error> {
+    if depth == MAX_DEPTH {
+        return Err(Error::Limit("variables are nested too deep"));
+    }
+    let inner = inner.strip_prefix('-').unwrap_or(inner).trim();
+    let mut expression = String::new();
+    for piece in pieces(inner)? {
+        match piece {
+            Piece::Text(text) => expression.push_str(text),
+            Piece::Variable(inner) => {
+                let value = shown(&variable(inner, scope, depth + 1)?);
+                // It becomes a part of an expression: it must not end what it stands in.
+                if value.contains(['\'', '"', '`', '\\', '{', '}']) {
+                    return Err(Error::Call {
+                        function: "variable".to_owned(),
+                        message: "a value with quotes, braces or `\\` cannot stand inside an expression"
+                            .to_owned(),
+                    });
+                }
+                expression.push_str(&value);
+            }
+        }
+    }
+    checked(Expression::parse(&expression, FUNCTIONS)?.evaluate(scope)?.into_owned())
+}
+
+fn shown(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
+}
+
+/// A part of a text.
+enum Piece<'a> {
+    Text(&'a str),
+    /// The inside of the outermost pair of double braces.
+    Variable(&'a str),
+}
+
+/// Takes a text apart. Single braces inside a variable come in pairs (JMESPath's hashes), and
+/// `\{{` is text.
+fn pieces(text: &str) -> Result<Vec<Piece<'_>>, Error> {
+    let bytes = text.as_bytes();
+    let (mut pieces, mut last, mut at) = (Vec::new(), 0, 0);
+    while at + 1 < bytes.len() {
+        if &bytes[at..at + 2] != b"{{" || (at > 0 && bytes[at - 1] == b'\\') {
+            at += 1;
+            continue;
+        }
+        // `true` for a pair of double braces, `false` for a single one.
+        let (start, mut open, mut end) = (at + 2, vec![true], at + 2);
+        while !open.is_empty() {
+            let rest = bytes.get(end..).unwrap_or_default();
+            match (open.last(), rest) {
+                (_, []) => return Err(Error::Limit("a variable without its end")),
+                (_, [b'{', b'{', ..]) => {
+                    open.push(true);
+                    end += 2;
+                }
+                (Some(true), [b'}', b'}', ..]) => {
+                    open.pop();
+                    end += 2;
+                }
+                (_, [b'{', ..]) => {
+                    open.push(false);
+                    end += 1;
+                }
+                (Some(false), [b'}', ..]) => {
+                    open.pop();
+                    end += 1;
+                }
+                _ => end += 1,
+            }
+        }
+        if at > last {
+            pieces.push(Piece::Text(&text[last..at]));
+        }
+        pieces.push(Piece::Variable(&text[start..end - 2]));
+        (last, at) = (end, end);
+    }
+    if last < text.len() || pieces.is_empty() {
+        pieces.push(Piece::Text(&text[last..]));
+    }
+    Ok(pieces)
 }
 
 #[cfg(test)]
@@ -176,6 +247,14 @@ mod tests {
         assert_eq!(fill("{{- a.text }}", roots()).unwrap(), json!("x"));
         assert_eq!(fill(r"\{{ a.text }}", roots()).unwrap(), json!("{{ a.text }}"));
         assert!(matches!(fill("{{ a.none }}", roots()), Err(Error::NotFound(_))));
+        assert!(fill("{{ a.text", roots()).is_err());
+        assert_eq!(fill("{{ {x: a.text} }}", roots()).unwrap(), json!({ "x": "x" }));
+        let split = json!({ "a": "a{", "b": "{ secret }}", "secret": "told", "quote": "x', '') || 'y" });
+        assert_eq!(fill("{{ a }}{{ b }}", split.clone()).unwrap(), json!("a{{ secret }}"));
+        assert!(
+            fill("{{ regex_replace_all('z', '{{ quote }}', '') }}", split).is_err(),
+            "no way out of a text"
+        );
         for evil in ["{{ a.evil }}", "x {{ a.evil }}"] {
             assert!(matches!(fill(evil, roots()), Err(Error::Call { .. })), "{evil}");
         }

@@ -436,3 +436,131 @@ fn what_is_not_supported_is_refused_by_its_path_and_denies_what_it_would_have_ju
         assert_eq!(engine.could_enforce("Pod", "default"), denies, "{rule}");
     }
 }
+
+/// A check-image rule with these lines in it.
+fn rule_with(lines: &str) -> String {
+    CHECK.replace("      verifyImages:\n", &format!("{lines}      verifyImages:\n"))
+}
+
+fn denied(engine: &Engine, image: &str) -> bool {
+    let review = review("CREATE", "default", pod(&[image]), None);
+    !run(engine, &review, Phase::Mutate, Tier::Fail, &by_name).0.denials.is_empty()
+}
+
+#[test]
+fn t33_an_exclude_that_cannot_be_read_excludes_nothing() {
+    for exclude in [
+        "{ any: [{ clusterRoles: [cluster-admin] }] }",
+        "{ any: [{ subjects: [{ kind: User, name: x }] }] }",
+        "{ any: [{ resources: {} }] }",
+        "{ resources: { selector: { matchLabels: [] } } }",
+        "{ any: [{ resources: { namespaceSelector: {} } }] }",
+        "{ any: [{ resources: { namespaces: default } }] }",
+        "{ any: [{ resources: { kinds: [Pod/exec] } }] }",
+        "{ any: [{ resources: { selector: { matchLabels: { x: true } } } }] }",
+    ] {
+        let policies = policies(&[&rule_with(&format!("      exclude: {exclude}\n"))]);
+        assert!(!policies[0].refusals.is_empty(), "{exclude}");
+        assert!(denied(&Engine::new(policies, site("")), "unsigned:1"), "{exclude}");
+    }
+}
+
+#[test]
+fn what_enforced_before_it_broke_still_denies() {
+    for check in [
+        CHECK.replace("        - imageReferences: [\"*\"]\n", "        - failureAction: Enforced\n          imageReferences: [\"*\"]\n"),
+        CHECK.replace("verifyImages:\n        - imageReferences", "verifyImages:\n          imageReferences"),
+        CHECK.replace(
+            "validationFailureAction: Enforce",
+            "validationFailureAction: Audit\n  validationFailureActionOverrides: [{ action: Enforce, namespaces: [prod] }]",
+        ),
+        CHECK.replace("kinds: [Pod]", "kinds: [Pod.status]"),
+        CHECK.replace("                - keys: { publicKeys: \"site://*\" }", "                - { annotations: [x], keys: { publicKeys: \"site://*\" } }"),
+    ] {
+        let policies = policies(&[&check]);
+        assert!(!policies[0].refusals.is_empty(), "{check}");
+        let engine = Engine::new(policies, site(""));
+        assert!(denied(&engine, "unsigned:1") || check.contains("Pod.status"), "{check}");
+    }
+    // Images of workloads are verified in their pods: a rule for a Deployment alone says nothing.
+    let other = policies(&[&CHECK.replace("kinds: [Pod]", "kinds: [Deployment]")]);
+    assert!(other[0].refusals.iter().any(|refusal| refusal.path == "spec.rules[0].match"));
+}
+
+#[test]
+fn every_name_that_an_image_may_have_had_is_covered() {
+    let aliases = "  rewrite: { aliases: { dtr.dev.cray.com: '', a.example: v, b.example: v } }\n";
+    for (pattern, image) in [
+        ("dtr.dev.cray.com/*", "dtr.dev.cray.com/x/y:1"),
+        ("docker.io/nginx:*", "nginx:1"),
+        ("a.example/*", "a.example/x:1"),
+        ("b.example/*", "b.example/x:1"),
+        ("registry.local/*", "ghcr.io/x:1"),
+    ] {
+        let check = CHECK.replace("[\"*\"]", &format!("[\"{pattern}\"]"));
+        let engine = engine(&[PREPEND, &check], aliases);
+        for namespace in ["default", "kube-system"] {
+            let review = review("CREATE", namespace, pod(&[image]), None);
+            let (_, asked) = run(&engine, &review, Phase::Mutate, Tier::Fail, &by_name);
+            assert_eq!(asked.len(), 1, "{pattern} {image} in {namespace}");
+        }
+    }
+}
+
+#[test]
+fn t05_a_tag_beside_a_digest_skips_nothing() {
+    let skip = |pattern: &str| {
+        let lines = format!("          skipImageReferences: [\"{pattern}\"]\n          attestors:\n");
+        engine(&[&CHECK.replace("          attestors:\n", &lines)], "")
+    };
+    let pinned = format!("registry.local/unsigned:3.9@{}", digest());
+    assert!(!denied(&skip("registry.local/unsigned:3.9"), "registry.local/unsigned:3.9"));
+    assert!(denied(&skip("registry.local/unsigned:3.9"), &pinned));
+    assert!(!denied(&skip(&format!("registry.local/unsigned@{}", digest())), &pinned));
+    assert!(!denied(&skip("registry.local/unsigned*"), &pinned));
+}
+
+#[test]
+fn where_the_undecided_is_admitted_both_sides_admit_it() {
+    let undecided = |want: &Want| {
+        let image = want.question.image.clone();
+        Some(Verdict::because(image, Found::Undecided, Code::Unreachable, "no registry answers"))
+    };
+    let lenient = CHECK.replace("failurePolicy: Fail", "failurePolicy: Ignore");
+    for (check, namespace, tier) in
+        [(CHECK, "kube-system", Tier::Ignore), (lenient.as_str(), "default", Tier::Fail)]
+    {
+        let engine = engine(&[PREPEND, check], "");
+        for phase in [Phase::Mutate, Phase::Validate] {
+            let review = review("CREATE", namespace, pod(&["registry.local/a:1"]), None);
+            let (outcome, _) = run(&engine, &review, phase, tier, &undecided);
+            assert_eq!(outcome.denials, Vec::<String>::new(), "{namespace} {phase:?}");
+            assert_eq!(outcome.warnings.len(), 1, "{namespace} {phase:?}");
+        }
+        // What is known is still pinned or denied.
+        let review = review("CREATE", namespace, pod(&["registry.local/a:1"]), None);
+        let (outcome, _) = run(&engine, &review, Phase::Validate, tier, &by_name);
+        assert!(outcome.denials.concat().contains("was not pinned"), "{namespace}");
+    }
+}
+
+#[test]
+fn a_pod_of_far_too_many_images_is_not_worked_on() {
+    let engine = engine(&[PREPEND, CHECK], "");
+    let images = vec!["a:1"; 50_000];
+    let review = review("CREATE", "default", pod(&images), None);
+    let (outcome, asked) = run(&engine, &review, Phase::Mutate, Tier::Fail, &by_name);
+    assert!(outcome.denials.len() <= 256 && !outcome.denials.is_empty() && asked.is_empty());
+    assert_eq!(outcome.object, *review.object());
+}
+
+#[test]
+fn an_update_without_new_images_meets_no_image_rule() {
+    let lines = "      preconditions: { all: [{ key: \"{{ request.object.metadata.annotations.n }}\", operator: GreaterThan, value: 1 }] }\n";
+    let engine = engine(&[&rule_with(lines)], "");
+    let object = pod(&["registry.local/unsigned:1"]);
+    let update = review("UPDATE", "default", object.clone(), Some(object.clone()));
+    assert!(run(&engine, &update, Phase::Validate, Tier::Fail, &by_name).0.denials.is_empty());
+    let create = review("CREATE", "default", object, None);
+    assert!(!run(&engine, &create, Phase::Validate, Tier::Fail, &by_name).0.denials.is_empty());
+}

@@ -88,22 +88,46 @@ impl Rewriter {
             .map_err(|error| RewriteError { reference: reference.to_string(), error })
     }
 
-    /// The name that a reference of the logical registry stood for before it was rewritten,
-    /// where its path says so: `registry.local/quay.io/a` came from `quay.io/a`.
-    pub fn origin(&self, reference: &Reference) -> Option<Reference> {
+    /// The names that a reference of the logical registry may have stood for before it was
+    /// rewritten: `registry.local/quay.io/a` came from `quay.io/a`, or from `quay.io/a` of a host
+    /// whose alias is the root of the registry. Those that say most about the path come first.
+    pub fn origins(&self, reference: &Reference) -> Vec<Reference> {
+        self.ranked(reference).into_iter().map(|(_, origin)| origin).collect()
+    }
+
+    /// Those of the [`Rewriter::origins`] that say most about the path; several, where several
+    /// hosts share one.
+    pub fn likeliest_origins(&self, reference: &Reference) -> Vec<Reference> {
+        let ranked = self.ranked(reference);
+        let most = ranked.first().map_or(0, |(length, _)| *length);
+        ranked.into_iter().take_while(|(length, _)| *length == most).map(|(_, origin)| origin).collect()
+    }
+
+    /// Origins with the length of the path that stands for their host, longest first.
+    fn ranked(&self, reference: &Reference) -> Vec<(usize, Reference)> {
         if !self.is_local(reference) {
-            return None;
+            return Vec::new();
         }
         let path = reference.path();
-        let aliased = self.aliases.iter().find_map(|(host, prefix)| {
-            let rest = path.strip_prefix(prefix.as_str())?.strip_prefix('/')?;
-            (!prefix.is_empty()).then_some((host.clone(), rest))
+        let aliased = self.aliases.iter().filter_map(|(host, prefix)| {
+            let rest = match prefix.as_str() {
+                "" => path,
+                prefix => path.strip_prefix(prefix)?.strip_prefix('/')?,
+            };
+            Some((prefix.len(), host.clone(), rest))
         });
-        let (host, rest) = aliased.or_else(|| {
-            let (first, rest) = path.split_once('/')?;
-            Some((host_of_path(first)?, rest))
-        })?;
-        Reference::from_parts(&host, rest, reference.tag(), reference.digest().cloned()).ok()
+        let by_path = path.split_once('/').and_then(|(first, rest)| {
+            let host = host_of_path(first)?;
+            // A host with an alias is written by its alias alone.
+            (!self.aliases.contains_key(&host)).then_some((first.len(), host, rest))
+        });
+        let found = aliased.chain(by_path).filter_map(|(length, host, rest)| {
+            let origin = Reference::from_parts(&host, rest, reference.tag(), reference.digest().cloned());
+            Some((length, origin.ok()?))
+        });
+        let mut found: Vec<_> = found.collect();
+        found.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+        found
     }
 }
 
@@ -227,19 +251,26 @@ mod tests {
 
     #[test]
     fn origins() {
+        let roots =
+            |path: &str| vec![format!("dtr.dev.cray.com/{path}"), format!("registry.local:5000/{path}")];
         for (stored, origin) in [
-            ("registry.local/quay.io/a/b:1", Some("quay.io/a/b:1")),
-            ("registry.local/docker.io/library/nginx:1", Some("docker.io/library/nginx:1")),
-            ("registry.local/host_5000/x:1", Some("host:5000/x:1")),
-            ("registry.local/ip6_0_0_0_0_0_0_0_1_5000/x:1", Some("[::1]:5000/x:1")),
-            ("registry.local/vendor/old/x:1", Some("old.example/x:1")),
-            ("registry.local/localhost/x:1", Some("localhost/x:1")),
-            ("registry.local/csm/x:1", None),
-            ("registry.local/nginx", None),
-            ("quay.io/quay.io/x", None),
+            ("registry.local/quay.io/a/b:1", vec!["quay.io/a/b:1".to_owned()]),
+            ("registry.local/docker.io/library/nginx:1", vec!["docker.io/library/nginx:1".to_owned()]),
+            ("registry.local/host_5000/x:1", vec!["host:5000/x:1".to_owned()]),
+            ("registry.local/ip6_0_0_0_0_0_0_0_1_5000/x:1", vec!["[::1]:5000/x:1".to_owned()]),
+            ("registry.local/vendor/old/x:1", vec!["old.example/x:1".to_owned()]),
+            ("registry.local/localhost/x:1", vec!["localhost/x:1".to_owned()]),
+            // The root stands for two hosts.
+            ("registry.local/csm/x:1", roots("csm/x:1")),
+            ("quay.io/quay.io/x", vec![]),
         ] {
-            let found = rewriter().origin(&Reference::parse(stored).unwrap()).map(|r| r.to_string());
-            assert_eq!(found.as_deref(), origin, "{stored}");
+            let stored = Reference::parse(stored).unwrap();
+            let text = |found: Vec<Reference>| found.iter().map(ToString::to_string).collect::<Vec<_>>();
+            assert_eq!(text(rewriter().likeliest_origins(&stored)), origin, "{stored}");
+            let all = text(rewriter().origins(&stored));
+            let (rest, local) = (stored.to_string(), rewriter().is_local(&stored));
+            let rest = rest.strip_prefix("registry.local/").unwrap_or_default();
+            assert!(!local || roots(rest).iter().all(|root| all.contains(root)), "{stored}: {all:?}");
         }
     }
 
@@ -282,8 +313,8 @@ mod tests {
                 prop_assert_eq!(&read, &once);
                 prop_assert_eq!(&rewriter.rewrite(&read).unwrap(), &once);
                 if !rewriter.is_local(&reference) && !rewriter.aliases.contains_key(&reference.host()) && reference.host().contains(['.', ':']) {
-                    let origin = rewriter.origin(&once).unwrap();
-                    prop_assert_eq!(origin.path(), reference.path());
+                    let origins = rewriter.origins(&once);
+                    prop_assert!(origins.iter().any(|origin| origin.path() == reference.path()));
                 }
             }
         }
