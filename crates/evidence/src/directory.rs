@@ -30,17 +30,19 @@ impl Directory {
 
 impl Store for Directory {
     fn signatures(&self, digest: &Digest) -> Vec<Material> {
-        let known = self.memory.signatures(digest);
-        if !known.is_empty() {
-            return known;
-        }
+        let mut known = self.memory.signatures(digest);
         let prefix = format!("{digest}/");
-        let Ok(index) = self.layout.index() else { return Vec::new() };
+        let Ok(index) = self.layout.index() else { return known };
         let of_this = index.named().filter(|(name, _)| name.starts_with(&prefix));
         let read = |(_, entry): (&str, &Descriptor)| {
             serde_json::from_slice(&self.layout.get(&entry.digest).ok()?).ok()
         };
-        of_this.filter_map(read).collect()
+        for material in of_this.filter_map(read) {
+            if !known.contains(&material) {
+                known.push(material);
+            }
+        }
+        known
     }
 
     fn keep(&self, proof: &Verified<Signatures>) {

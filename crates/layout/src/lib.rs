@@ -54,6 +54,8 @@ pub struct Layout {
     temporary: AtomicU64,
     /// A directory's index as it was last read: another process may replace it at any time.
     known: Mutex<Option<Known>>,
+    /// Held while an entry is added to the index.
+    naming: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -184,7 +186,7 @@ pub(crate) fn io_error(path: &Path, error: io::Error) -> LayoutError {
 
 impl Layout {
     fn at(place: Place) -> Self {
-        Self { place, temporary: AtomicU64::new(0), known: Mutex::default() }
+        Self { place, temporary: AtomicU64::new(0), known: Mutex::default(), naming: Mutex::default() }
     }
 
     /// Opens what has to be a layout: a directory or a tar file.

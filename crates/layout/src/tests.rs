@@ -52,6 +52,20 @@ fn what_another_writer_adds_is_seen() {
 }
 
 #[test]
+fn names_that_are_given_at_the_same_time_are_all_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let layout = Layout::create(directory.path()).unwrap();
+    let digest = layout.put(b"content").unwrap();
+    std::thread::scope(|scope| {
+        for number in 0..16 {
+            let (layout, digest) = (&layout, digest.clone());
+            scope.spawn(move || layout.name(&format!("a:{number}"), descriptor(digest, 7)).unwrap());
+        }
+    });
+    assert_eq!(layout.index().unwrap().manifests.len(), 16);
+}
+
+#[test]
 fn what_arrives_in_part_or_is_something_else_is_not_kept() {
     let directory = tempfile::tempdir().unwrap();
     let layout = Layout::create(directory.path()).unwrap();

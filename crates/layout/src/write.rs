@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use countersign_reference::{Algorithm, Digest, Hasher};
@@ -83,6 +84,8 @@ impl Layout {
     /// Names content in the index; an entry of the same name is replaced.
     pub fn name(&self, name: &str, mut descriptor: Descriptor) -> Result<(), LayoutError> {
         descriptor.annotations.insert(REF_NAME.to_owned(), name.to_owned());
+        // Read, changed and written by one at a time.
+        let _turn = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
         let index = self.index()?;
         let mut entries = index.manifests.clone();
         entries.retain(|entry| name_of(entry) != Some(name));

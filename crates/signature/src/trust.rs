@@ -77,7 +77,33 @@ impl Trust {
         if count == 0 || count > reachable {
             return Err(TrustError::Count { path: path.to_owned(), count, reachable });
         }
+        self.check_overlap(&entries, count, path)?;
         Ok(Set { count, entries })
+    }
+
+    /// One key must not satisfy two entries of a threshold by way of a nested set (T-17).
+    fn check_overlap(&self, entries: &[Entry], count: usize, path: &str) -> Result<(), TrustError> {
+        let nested = entries.iter().any(|entry| matches!(entry, Entry::Set(_)));
+        if count < 2 || !nested {
+            return Ok(());
+        }
+        let mut seen: BTreeSet<&Digest> = BTreeSet::new();
+        for entry in entries {
+            let mut own = BTreeSet::new();
+            self.keys_of(entry, &mut own);
+            if !seen.is_disjoint(&own) {
+                return Err(TrustError::Overlap { path: path.to_owned() });
+            }
+            seen.extend(own);
+        }
+        Ok(())
+    }
+
+    fn keys_of<'a>(&'a self, entry: &Entry, found: &mut BTreeSet<&'a Digest>) {
+        match entry {
+            Entry::Key(index) => _ = found.insert(self.keys[*index].key.fingerprint()),
+            Entry::Set(set) => set.entries.iter().for_each(|entry| self.keys_of(entry, found)),
+        }
     }
 
     /// How many entries can be satisfied independently: one key under two names is one.
@@ -118,6 +144,12 @@ pub enum TrustError {
         count: usize,
         /// What could be met.
         reachable: usize,
+    },
+    /// One key in two entries of which several have to be satisfied.
+    #[error("{path}: one key stands in two of the sets of which several have to be satisfied")]
+    Overlap {
+        /// Which set.
+        path: String,
     },
     /// Sets within sets within sets.
     #[error("{path}: sets are nested more than {limit} deep")]

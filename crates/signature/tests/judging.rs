@@ -217,6 +217,19 @@ fn t16_t17_thresholds_count_keys() {
 }
 
 #[test]
+fn t17_one_key_does_not_satisfy_two_nested_sets() {
+    let (a, b) = (signer(), signer());
+    let nested = |signer: &Signer| {
+        let entries = vec![keys(&signer.public_pem(), &[])];
+        Attestor::Set(AttestorSet { count: Some(1), entries })
+    };
+    for entries in [vec![nested(&a), nested(&a)], vec![keys(&a.public_pem(), &[]), nested(&a)]] {
+        assert!(matches!(Trust::new(&set(Some(2), entries)), Err(TrustError::Overlap { .. })));
+    }
+    assert!(Trust::new(&set(Some(2), vec![nested(&a), nested(&b)])).is_ok());
+}
+
+#[test]
 fn a_copy_of_a_signature_is_one_signature() {
     let (own, other) = (signer(), signer());
     let by_other = other.bundle(&image(), &none()).unwrap();
