@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use countersign_https::{Body, full};
@@ -67,7 +67,7 @@ impl Answers for Arc<Verifier> {
 
 /// The webhook.
 pub struct Service<A> {
-    engine: RwLock<Arc<Engine>>,
+    engine: Engine,
     answers: A,
     limits: Limits,
     slots: Semaphore,
@@ -78,7 +78,7 @@ impl<A: Answers> Service<A> {
     /// A webhook that evaluates with this engine.
     pub fn new(engine: Engine, answers: A, limits: Limits) -> Arc<Self> {
         Arc::new(Self {
-            engine: RwLock::new(Arc::new(engine)),
+            engine,
             answers,
             slots: Semaphore::new(limits.reviews),
             limits,
@@ -103,12 +103,14 @@ impl<A: Answers> Service<A> {
             }
         };
         let deadline = Instant::now() + time_of(request.uri().query(), self.limits.deadline);
-        let body = match Limited::new(request.into_body(), self.limits.body_bytes).collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => {
+        let body = Limited::new(request.into_body(), self.limits.body_bytes).collect();
+        let body = match tokio::time::timeout_at(deadline, body).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
                 return plain(StatusCode::PAYLOAD_TOO_LARGE, "the review is too large\n");
             }
-            Err(_) => return plain(StatusCode::BAD_REQUEST, "the review broke off\n"),
+            Ok(Err(_)) => return plain(StatusCode::BAD_REQUEST, "the review broke off\n"),
+            Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "the review did not come in time\n"),
         };
         match self.review(&body, phase, tier, deadline).await {
             Err(why) => plain(StatusCode::BAD_REQUEST, &format!("{why}\n")),
@@ -141,7 +143,7 @@ impl<A: Answers> Service<A> {
         let dry_run = envelope.request["dryRun"].as_bool().unwrap_or(false);
         let review = Review::of(envelope.request);
         // The tier is the caller's word; that the namespace belongs to it is ours to check.
-        let tier = if self.engine().is_bootstrap(&review.namespace) { tier } else { Tier::Fail };
+        let tier = if self.engine.is_bootstrap(&review.namespace) { tier } else { Tier::Fail };
         let fallback = (review.kind.clone(), review.namespace.clone());
         let answer = match self.slots.try_acquire() {
             Err(_) => self.unable("too many reviews at a time", &fallback, tier),
@@ -162,13 +164,9 @@ impl<A: Answers> Service<A> {
     /// What happens when a review could not be evaluated.
     fn unable(&self, why: &str, (kind, namespace): &(String, String), tier: Tier) -> Answer {
         let message = format!("Countersign could not judge this request: {why}");
-        let deny = tier == Tier::Fail && self.engine().could_enforce(kind, namespace);
+        let deny = tier == Tier::Fail && self.engine.could_enforce(kind, namespace);
         let (denials, warnings) = if deny { (vec![message], vec![]) } else { (vec![], vec![message]) };
         Answer { denials, warnings, patch: None }
-    }
-
-    fn engine(&self) -> Arc<Engine> {
-        Arc::clone(&self.engine.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     async fn decide(
@@ -181,7 +179,7 @@ impl<A: Answers> Service<A> {
     ) -> Answer {
         let purpose = if dry_run { Purpose::DryRun } else { Purpose::Decision };
         let find_out = |want| self.find_out(want, deadline, purpose);
-        let outcome = match self.engine().decide(&review, phase, tier, find_out).await {
+        let outcome = match self.engine.decide(&review, phase, tier, find_out).await {
             Ok(outcome) => outcome,
             // `Refused`: the tier makes no difference.
             Err(error) => {
@@ -227,8 +225,11 @@ impl<A: Answers> Service<A> {
         let service = Arc::clone(self);
         tokio::spawn(async move {
             let deadline = Instant::now() + BACKGROUND_DEADLINE;
-            let verdict = service.answers.verify(question.clone(), deadline, Purpose::Decision).await;
-            about.log(&verdict, false, Decision::Admit);
+            let verify = service.answers.verify(question.clone(), deadline, Purpose::Decision);
+            match AssertUnwindSafe(verify).catch_unwind().await {
+                Ok(verdict) => about.log(&verdict, false, Decision::Admit),
+                Err(_) => tracing::error!(image = %question.image, "a verification ended in a panic"),
+            }
             service.background.lock().unwrap_or_else(PoisonError::into_inner).remove(&question);
         });
     }

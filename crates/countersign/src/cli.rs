@@ -263,7 +263,7 @@ pub(crate) struct ServeArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) site: PathBuf,
 
-    /// A directory of policies (`*.yaml`)
+    /// A directory of policies (`*.yaml`, `*.yml`)
     #[arg(long, value_name = "DIR")]
     pub(crate) policies: PathBuf,
 
@@ -274,6 +274,11 @@ pub(crate) struct ServeArguments {
     /// Where to listen
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8443")]
     pub(crate) listen: std::net::SocketAddr,
+
+    /// A name or address that the API server uses, for the certificate that is made; may be
+    /// given more than once
+    #[arg(long, value_name = "NAME", conflicts_with = "tls_cert")]
+    pub(crate) name: Vec<String>,
 
     /// The serving certificate (PEM); one is made where none is given
     #[arg(long, value_name = "FILE", requires = "tls_key")]

@@ -24,7 +24,9 @@ pub(crate) fn site_keys(site: &Site, load: &SourceLoader) -> Result<BTreeMap<Str
 pub(crate) fn in_directory(directory: &Path, keys: &BTreeMap<String, String>) -> Result<Vec<Policy>> {
     let entries = std::fs::read_dir(directory);
     let entries = entries.with_context(|| format!("cannot read --policies {}", directory.display()))?;
-    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    let entries: std::io::Result<Vec<_>> = entries.collect();
+    let entries = entries.with_context(|| format!("cannot read --policies {}", directory.display()))?;
+    let mut paths: Vec<_> = entries.into_iter().map(|entry| entry.path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml"));
     paths.sort();
     let policies = in_files(&paths, keys)?;

@@ -33,7 +33,7 @@ pub(crate) async fn run(arguments: &ServeArguments) -> Result<Exit> {
         Some(path) => Arc::new(Directory::open(path).context("--evidence")?),
         None => Arc::new(Memory::default()),
     };
-    let service = webhook(&site, policies, load, store);
+    let service = webhook(&site, policies, load, store)?;
     let tls = Arc::new(countersign_https::server(&identity(arguments)?).context("the serving certificate")?);
     let listener = TcpListener::bind(arguments.listen)
         .await
@@ -61,10 +61,11 @@ pub(crate) fn webhook(
     policies: Vec<Policy>,
     load: Arc<SourceLoader>,
     store: Arc<dyn Store>,
-) -> Arc<Service<Arc<Verifier>>> {
+) -> Result<Arc<Service<Arc<Verifier>>>> {
     let (rules, clock) = (Rules::Site(Arc::clone(site)), Arc::new(SystemClock::default()));
     let verifier = Verifier::new(rules, site::settings(site), load, store, clock);
-    Service::new(Engine::new(policies, Arc::clone(site)), verifier, Limits::DEFAULT)
+    verifier.prepare(&site.registry.name).context("the Site's endpoints")?;
+    Ok(Service::new(Engine::new(policies, Arc::clone(site)), verifier, Limits::DEFAULT))
 }
 
 /// The certificate given, or one made for the address that is listened on.
@@ -75,11 +76,13 @@ fn identity(arguments: &ServeArguments) -> Result<Identity> {
     }
     let authority = Authority::generate("countersign")?;
     let address = arguments.listen.ip().to_string();
+    let mut names: Vec<&str> = arguments.name.iter().map(String::as_str).collect();
+    names.extend([address.as_str(), "localhost"]);
     if let Some(path) = &arguments.ca_out {
         std::fs::write(path, authority.pem())
             .with_context(|| format!("cannot write --ca-out {}", path.display()))?;
     }
-    Ok(authority.issue(&[&address, "localhost"])?)
+    Ok(authority.issue(&names)?)
 }
 
 #[expect(clippy::print_stderr, reason = "stderr is where a command line talks")]

@@ -24,7 +24,8 @@ pub(crate) fn settings(site: &Site) -> Settings {
     Settings {
         tag_freshness: site.tag_freshness,
         stale: site.stale,
-        compare_endpoints: site.pinning == Pinning::Off,
+        // What might not be pinned must not be another image at the next endpoint.
+        compare_endpoints: site.pinning != Pinning::Always,
         revoked: site.revoked.clone(),
         ..Settings::default()
     }

@@ -96,6 +96,9 @@ impl Setup {
         };
         let (store, clock) = (Arc::new(Memory::default()), Arc::new(SystemClock::default()));
         let verifier = Verifier::new(rules, settings, Arc::clone(&load), store, clock);
+        if let Some(site) = site.as_ref().filter(|_| arguments.hosts_dir.is_none()) {
+            verifier.prepare(&site.registry.name).context("the Site's endpoints")?;
+        }
         let deadline = Instant::now() + Duration::from_secs(arguments.timeout);
         Ok(Self { verifier, site, load, deadline })
     }

@@ -64,7 +64,7 @@ pub enum Mode {
 pub enum Pinning {
     /// Every verified image is, and Enforce demands it.
     Always,
-    /// As each policy's `mutateDigest` and `verifyDigest` say.
+    /// As each policy's `mutateDigest` says; endpoints that disagree about a tag are refused.
     Policy,
     /// None is; endpoints that disagree about a tag are refused.
     Off,

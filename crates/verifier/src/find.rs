@@ -1,5 +1,7 @@
 //! Looks for signatures of a digest, one source after another, until the attestors are satisfied.
 
+use std::time::Duration;
+
 use countersign_manifest::{Descriptor, EMPTY};
 use countersign_reference::Digest;
 use countersign_registry::{Class, Error, Referrers};
@@ -11,6 +13,9 @@ use countersign_verdict::{Check, Code, Outcome};
 
 use crate::resolve::failed;
 use crate::route::{Kind, Route, Server};
+
+/// How long it is believed that an endpoint has no referrers API.
+const OFFER_HELD: Duration = Duration::from_secs(600);
 
 /// What was found out about a digest.
 #[derive(Clone, Debug)]
@@ -28,27 +33,27 @@ pub(crate) async fn find(
     digest: &Digest,
     trust: &Trust,
     limits: Limits,
+    now: Duration,
 ) -> Found {
-    let mut search =
-        Search { digest, repository, limits, judge: Judge::new(trust, digest, limits), notes: Vec::new() };
+    let judge = Judge::new(trust, digest, limits);
+    let mut search = Search { digest, repository, limits, judge, notes: Vec::new(), errors: Vec::new(), now };
     let mut classes = Vec::new();
     let order = std::iter::once(serving).chain((0..route.endpoints.len()).filter(|index| *index != serving));
     for index in order {
         let server = &route.endpoints[index];
-        for kind in order_of(server) {
-            match search.source(server, kind).await {
+        for kind in order_of(server, now) {
+            match search.source(server, kind, index == serving).await {
                 Ok(Some(proof)) => {
                     server.remember(|offer| offer.last = Some(kind));
                     return Found::Verified { proof, checks: search.checks() };
                 }
                 Ok(None) => {}
-                Err(error) => {
-                    search.notes.push(failed(server.endpoint.url(), kind.words(), &error));
-                    if index == serving {
-                        classes.push(error.class());
-                    }
-                }
+                Err(error) => search.failed(server, kind.words(), &error),
             }
+        }
+        let errors = std::mem::take(&mut search.errors);
+        if index == serving {
+            classes = errors;
         }
         if search.judge.exhausted() {
             break;
@@ -87,11 +92,11 @@ impl Kind {
 }
 
 /// The source that answered last comes first; one that the endpoint lacks is left out.
-fn order_of(server: &Server) -> Vec<Kind> {
+fn order_of(server: &Server, now: Duration) -> Vec<Kind> {
     let offer = server.offer();
     let mut order: Vec<Kind> = offer.last.into_iter().collect();
     for kind in [Kind::SignatureTag, Kind::ReferrersApi, Kind::ReferrersTag] {
-        let lacking = kind == Kind::ReferrersApi && offer.no_referrers;
+        let lacking = kind == Kind::ReferrersApi && offer.no_referrers_until.is_some_and(|until| now < until);
         if !lacking && !order.contains(&kind) {
             order.push(kind);
         }
@@ -105,6 +110,9 @@ struct Search<'a> {
     limits: Limits,
     judge: Judge<'a>,
     notes: Vec<Check>,
+    /// What went wrong at the endpoint under way: it counts only if nothing satisfies.
+    errors: Vec<Class>,
+    now: Duration,
 }
 
 impl Search<'_> {
@@ -116,13 +124,28 @@ impl Search<'_> {
         self.notes.push(Check::new(server.endpoint.url(), artifact, code, detail));
     }
 
-    async fn source(&mut self, server: &Server, kind: Kind) -> Result<Option<Verified<Signatures>>, Error> {
+    /// One bad entry hides no other: it is noted, and the next is looked at.
+    fn failed(&mut self, server: &Server, artifact: &str, error: &Error) {
+        self.notes.push(failed(server.endpoint.url(), artifact, error));
+        self.errors.push(error.class());
+    }
+
+    async fn source(
+        &mut self,
+        server: &Server,
+        kind: Kind,
+        serving: bool,
+    ) -> Result<Option<Verified<Signatures>>, Error> {
         match kind {
             Kind::SignatureTag => self.signature_tag(server).await,
             Kind::ReferrersApi => match server.endpoint.referrers(self.repository, self.digest).await? {
                 Referrers::Listed(list) => self.bundles(server, kind, list).await,
                 Referrers::Unsupported => {
-                    server.remember(|offer| offer.no_referrers = true);
+                    // Elsewhere a 404 may be of the repository.
+                    if serving {
+                        let until = self.now + OFFER_HELD;
+                        server.remember(|offer| offer.no_referrers_until = Some(until));
+                    }
                     self.note(server, kind.words(), Code::NotPresent, "the endpoint has no referrers API");
                     Ok(None)
                 }
@@ -145,7 +168,14 @@ impl Search<'_> {
         };
         let layers = manifest.layers().iter().filter(|layer| layer.media_type == SIMPLE_SIGNING_MEDIA_TYPE);
         for (index, layer) in layers.enumerate() {
-            let payload = self.layer(server, layer).await?;
+            let payload = match self.layer(server, layer).await {
+                Ok(payload) => payload,
+                Err(error) if error.class() == Class::Unreachable => return Err(error),
+                Err(error) => {
+                    self.failed(server, Kind::SignatureTag.words(), &error);
+                    continue;
+                }
+            };
             let annotations = layer.annotations.clone();
             let material = Material::CosignSig { payload, annotations };
             if let Some(proof) = self.judge(server, format!("signature {}", index + 1), material) {
@@ -181,6 +211,11 @@ impl Search<'_> {
                     );
                     continue;
                 }
+                Err(error) if error.class() != Class::Unreachable => {
+                    self.failed(server, kind.words(), &error);
+                    any = true;
+                    continue;
+                }
                 answer => answer?.document,
             };
             let of_this = manifest.subject.as_ref().is_some_and(|subject| subject.digest == *self.digest);
@@ -194,7 +229,14 @@ impl Search<'_> {
                 self.note(server, kind.words(), Code::DigestMismatch, detail);
                 continue;
             }
-            let json = self.layer(server, layer).await?;
+            let json = match self.layer(server, layer).await {
+                Ok(json) => json,
+                Err(error) if error.class() == Class::Unreachable => return Err(error),
+                Err(error) => {
+                    self.failed(server, kind.words(), &error);
+                    continue;
+                }
+            };
             let artifact = format!("referrer {}", countersign_verdict::text::shortened(digest));
             if let Some(proof) = self.judge(server, artifact, Material::Bundle { json }) {
                 return Ok(Some(proof));
@@ -214,7 +256,11 @@ impl Search<'_> {
         if usize::try_from(layer.size).map_or(true, |size| size > most) {
             return Err(Error::Limit(format!("a signature of more than {most} bytes")));
         }
-        let blob = server.endpoint.blob(self.repository, &layer.digest, most).await?;
+        let blob = match server.endpoint.blob(self.repository, &layer.digest, most).await {
+            // What a manifest names has to be there.
+            Err(Error::Absent) => return Err(Error::Malformed(format!("{} is not there", layer.digest))),
+            other => other?,
+        };
         if blob.len() as u64 == layer.size {
             Ok(blob.to_vec())
         } else {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use countersign_clock::Clock;
 use countersign_https::{ClientTls, TlsError};
@@ -51,8 +52,8 @@ pub(crate) struct Server {
 /// What an endpoint was found to offer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Offer {
-    /// It has no referrers API.
-    pub(crate) no_referrers: bool,
+    /// Until this moment it is believed to have no referrers API.
+    pub(crate) no_referrers_until: Option<Duration>,
     /// The source that last satisfied a policy: asked first.
     pub(crate) last: Option<Kind>,
 }

@@ -1,6 +1,7 @@
 //! The verifier.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,10 +16,12 @@ use tokio::time::Instant;
 use crate::find::{Found, find};
 use crate::flight::Flights;
 use crate::resolve::{Resolved, resolve};
-use crate::route::{Route, Routes, Rules, SourceLoader};
+use crate::route::{Route, Routes, Rules, SetupError, SourceLoader};
 
 /// How long a definite negative answer is held.
 pub const HELD_NEGATIVE: Duration = Duration::from_secs(10);
+/// How long a flight may take, whoever waits for it or does not.
+const FLIGHT: Duration = Duration::from_secs(30);
 /// Proofs and parsed trusts that are remembered.
 const MOST_REMEMBERED: usize = 10_000;
 
@@ -64,6 +67,7 @@ impl Default for Settings {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct SearchKey {
     host: String,
+
     repository: String,
     signatures: Option<Reference>,
     digest: Digest,
@@ -124,6 +128,18 @@ impl Verifier {
         })
     }
 
+    /// Makes the endpoints of a Site, so that what is wrong with a CA is known at the start.
+    ///
+    /// # Errors
+    ///
+    /// A CA or a rule cannot be read or used.
+    pub fn prepare(&self, registry: &str) -> Result<(), SetupError> {
+        match Reference::from_parts(registry, "x", None, None) {
+            Ok(image) => self.routes.of(&image).map(|_| ()),
+            Err(_) => Ok(()),
+        }
+    }
+
     /// The verdict, at the latest at the deadline.
     pub async fn verify(
         self: &Arc<Self>,
@@ -131,10 +147,15 @@ impl Verifier {
         deadline: Instant,
         purpose: Purpose,
     ) -> Verdict {
-        match tokio::time::timeout_at(deadline, self.decide(question, purpose)).await {
+        let answered = AtomicBool::new(false);
+        match tokio::time::timeout_at(deadline, self.decide(question, purpose, &answered)).await {
             Ok(verdict) => verdict,
             Err(_) => {
                 let check = Check::new("", "", Code::Deadline, "the time for this request was over");
+                // A registry that has said what the tag is of is not away.
+                if answered.load(Ordering::Relaxed) {
+                    return self.failed(question, Outcome::Undecided, vec![check]);
+                }
                 self.stale(question, vec![check], Outcome::Undecided)
             }
         }
@@ -170,7 +191,12 @@ impl Verifier {
         }
     }
 
-    async fn decide(self: &Arc<Self>, question: &Question, purpose: Purpose) -> Verdict {
+    async fn decide(
+        self: &Arc<Self>,
+        question: &Question,
+        purpose: Purpose,
+        answered: &AtomicBool,
+    ) -> Verdict {
         let trust = match self.trust(&question.attestors) {
             Ok(trust) => trust,
             Err(error) => return refused_trust(question, &error),
@@ -209,6 +235,7 @@ impl Verifier {
             }
             Resolved::Failed { outcome, checks } => self.failed(question, outcome, checks),
             Resolved::Found { digest, at, checks } => {
+                answered.store(true, Ordering::Relaxed);
                 let found = Resolution { digest, at, checks };
                 let verdict = self.with_digest(question, &route, found, trust, purpose).await;
                 if let (Some(proof), None, Some(_)) =
@@ -261,7 +288,11 @@ impl Verifier {
         };
         let (limits, now) = (self.settings.limits, self.clock.monotonic());
         let wanted = digest.clone();
-        let work = async move { find(&search_route, serving, &repository, &wanted, &trust, limits).await };
+        let work = async move {
+            let search = find(&search_route, serving, &repository, &wanted, &trust, limits, now);
+            let over = || Found::Not { outcome: Outcome::Undecided, checks: vec![too_long()] };
+            tokio::time::timeout(FLIGHT, search).await.unwrap_or_else(|_| over())
+        };
         let hold = move |found: &Found| match found {
             Found::Not { outcome, .. } if !outcome.is_undecided() => Some(now + HELD_NEGATIVE),
             _ => None,
@@ -288,7 +319,10 @@ impl Verifier {
         let (now, freshness) = (self.clock.monotonic(), self.settings.tag_freshness);
         let (image, route, compare) =
             (question.image.clone(), Arc::clone(route), self.settings.compare_endpoints);
-        let work = async move { resolve(&route, &image, compare).await };
+        let work = async move {
+            let over = || Resolved::Failed { outcome: Outcome::Undecided, checks: vec![too_long()] };
+            tokio::time::timeout(FLIGHT, resolve(&route, &image, compare)).await.unwrap_or_else(|_| over())
+        };
         let hold = move |resolved: &Resolved| match resolved {
             _ if purpose == Purpose::DryRun => None,
             Resolved::Found { .. } => Some(now + freshness),
@@ -299,7 +333,7 @@ impl Verifier {
         };
         let found = self.tags.run(question.image.clone(), now, work, hold).await;
         found.unwrap_or_else(|| Resolved::Failed {
-            outcome: Outcome::Undecided,
+            outcome: Outcome::Refused,
             checks: internal(question).checks,
         })
     }
@@ -401,6 +435,10 @@ impl Verifier {
 fn refused_trust(question: &Question, error: &TrustError) -> Verdict {
     let code = if *error == TrustError::NoKeys { Code::NoKeys } else { Code::Malformed };
     Verdict::because(question.image.clone(), Outcome::Refused, code, error.to_string())
+}
+
+fn too_long() -> Check {
+    Check::new("", "", Code::Deadline, format!("no end within {} s", FLIGHT.as_secs()))
 }
 
 fn internal(question: &Question) -> Verdict {

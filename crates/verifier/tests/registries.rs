@@ -231,3 +231,76 @@ async fn a_dry_run_leaves_nothing_behind() {
     registry.stop().await;
     assert!(ask(Purpose::DryRun).await.proof().is_some(), "what is known is used");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_repositorys_404_says_nothing_of_an_endpoints_referrers_api() {
+    let (authority, (signer, attestors)) = (Authority::generate("site").unwrap(), signer());
+    // Its referrers API answers 404 for a repository that it does not have, as some do.
+    let lie = |path: &str| {
+        let unknown = path.contains("/only-first/referrers/");
+        unknown.then(|| Response::builder().status(404).body(full("")).unwrap())
+    };
+    let first = SampleRegistry::start(&authority, |_| None).await.unwrap();
+    let second = SampleRegistry::start(&authority, lie).await.unwrap();
+    first.push("a/only-first:1", "unsigned").unwrap();
+    second.push_signed("a/only-second:1", "signed", &signer, Shape::Bundle).unwrap();
+    let endpoints = [("first", first.port), ("second", second.port)]
+        .map(|(name, port)| endpoint(name, &format!("https://127.0.0.1:{port}"), authority.pem()));
+    let verifier = verifier(&endpoints, Settings::default(), Arc::new(Memory::default()));
+    assert_eq!(ask(&verifier, &attestors, "registry.local/a/only-first:1").await.outcome, Outcome::Unsigned);
+    let verdict = ask(&verifier, &attestors, "registry.local/a/only-second:1").await;
+    assert!(verdict.proof().is_some(), "{verdict:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_odd_referrer_hides_no_other() {
+    let (authority, (signer, attestors)) = (Authority::generate("site").unwrap(), signer());
+    let listed = Arc::new(Mutex::new(String::new()));
+    let list = Arc::clone(&listed);
+    let odd = "0".repeat(64);
+    let broken = odd.clone();
+    let lie = move |path: &str| {
+        if path.ends_with(&broken) {
+            return Some(answer(MANIFEST, "<html>"));
+        }
+        let list = list.lock().unwrap().clone();
+        (path.contains("/referrers/") && !list.is_empty())
+            .then(|| answer("application/vnd.oci.image.index.v1+json", &list))
+    };
+    let registry = SampleRegistry::start(&authority, lie).await.unwrap();
+    let image = registry.push_signed("a/b:1", "b", &signer, Shape::Bundle).unwrap();
+    let good = registry.referrer_of("a/b", &image).unwrap().unwrap();
+    *listed.lock().unwrap() = format!(
+        r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"{MANIFEST}","digest":"sha256:{odd}","size":1}},{{"mediaType":"{MANIFEST}","digest":"{good}","size":1}}]}}"#
+    );
+    let url = format!("https://127.0.0.1:{}", registry.port);
+    let endpoints = [endpoint("a", &url, authority.pem())];
+    let verifier = verifier(&endpoints, Settings::default(), Arc::new(Memory::default()));
+    let verdict = ask(&verifier, &attestors, "registry.local/a/b:1").await;
+    assert!(verdict.proof().is_some(), "{verdict:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_is_not_used_while_a_registry_answers() {
+    let (authority, (signer, attestors)) = (Authority::generate("site").unwrap(), signer());
+    // Once told to, everything but the tag takes longer than anybody waits.
+    let slow = Arc::new(AtomicUsize::new(0));
+    let told = Arc::clone(&slow);
+    let lie = move |path: &str| {
+        if told.load(Ordering::SeqCst) > 0 && !path.ends_with("/manifests/1") {
+            std::thread::sleep(Duration::from_millis(1500));
+        }
+        None
+    };
+    let registry = SampleRegistry::start(&authority, lie).await.unwrap();
+    registry.push_signed("a/b:1", "before", &signer, Shape::Tag).unwrap();
+    let url = format!("https://127.0.0.1:{}", registry.port);
+    let endpoints = [endpoint("a", &url, authority.pem())];
+    let verifier = verifier(&endpoints, never_fresh(), Arc::new(Memory::default()));
+    assert!(ask(&verifier, &attestors, "registry.local/a/b:1").await.proof().is_some());
+    registry.push("a/b:1", "after").unwrap();
+    slow.store(1, Ordering::SeqCst);
+    let limit = Duration::from_millis(500);
+    let (verdict, _) = ask_within(&verifier, &attestors, "registry.local/a/b:1", limit).await;
+    assert_eq!(verdict.outcome, Outcome::Undecided, "not the image of before: {verdict:#?}");
+}

@@ -81,7 +81,7 @@ impl Webhook {
         for text in POLICIES {
             policies.extend(countersign_policy::load(&countersign_yaml::document(text)?, &keys));
         }
-        let service = serve::webhook(&site, policies, load, Arc::new(Memory::default()));
+        let service = serve::webhook(&site, policies, load, Arc::new(Memory::default()))?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
         let tls = Arc::new(countersign_https::server(&authority.issue(&["127.0.0.1"])?)?);
