@@ -29,7 +29,8 @@ const BACKGROUND_DEADLINE: Duration = Duration::from_secs(30);
 /// How much the webhook takes on.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of a review. Default 8 MiB: two objects of 3 MiB and their envelope.
+    /// Bytes of a review. Default 8 MiB: two objects of 3 MiB and their envelope, unless their
+    /// text is of what JSON escapes.
     pub body_bytes: usize,
     /// Reviews at a time; more are overload. Default 256.
     pub reviews: usize,

@@ -80,7 +80,7 @@ struct SearchKey {
 pub enum Purpose {
     /// It counts: what was verified is kept.
     Decision,
-    /// A dry run, which leaves nothing behind.
+    /// A dry run, of which nothing is kept: no proof, no tag.
     DryRun,
 }
 
