@@ -11,27 +11,63 @@ use crate::{cargo, root, run};
 /// The version of cargo-deny that `lint` installs for itself.
 const CARGO_DENY: &str = "0.20.2";
 
-/// A program: its name, its Go package (`.` for a `main` of our own), and linker flags.
+/// A program: its name, the module below `e2e/tools/` that pins it, its Go package (`.` for a `main` of our own),
+/// linker flags and build tags.
 struct Tool {
     name: &'static str,
+    module: &'static str,
     package: &'static str,
     flags: &'static str,
+    tags: &'static str,
 }
 
+impl Tool {
+    /// A program whose module has its name.
+    const fn new(name: &'static str, package: &'static str) -> Self {
+        Self { name, module: name, package, flags: "", tags: "" }
+    }
+}
+
+/// What needs headers of file systems that a node's containerd may have and the tests do not use.
+const NO_SNAPSHOTTERS: &str = "no_btrfs no_devmapper no_zfs";
+
 const TOOLS: &[Tool] = &[
-    Tool { name: "netns", package: ".", flags: "" },
-    Tool { name: "ggcr-registry", package: ".", flags: "" },
-    Tool { name: "registry", package: "github.com/distribution/distribution/v3/cmd/registry", flags: "" },
-    Tool { name: "cosign3", package: "github.com/sigstore/cosign/v3/cmd/cosign", flags: "" },
+    Tool::new("netns", "."),
+    Tool::new("ggcr-registry", "."),
     Tool {
-        name: "kubernetes",
-        package: ".",
+        module: "ggcr-registry",
+        ..Tool::new("crane", "github.com/google/go-containerregistry/cmd/crane")
+    },
+    Tool::new("cri", "."),
+    Tool::new("registry", "github.com/distribution/distribution/v3/cmd/registry"),
+    Tool::new("cosign3", "github.com/sigstore/cosign/v3/cmd/cosign"),
+    Tool {
         // Without these `/version` says v0.0.0.
         flags: " -X k8s.io/component-base/version.gitVersion=v1.35.4 \
                  -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=35 \
                  -X k8s.io/component-base/version.gitTreeState=clean",
+        ..Tool::new("kubernetes", ".")
     },
-    Tool { name: "cosign2", package: "github.com/sigstore/cosign/v2/cmd/cosign", flags: "" },
+    Tool::new("cosign2", "github.com/sigstore/cosign/v2/cmd/cosign"),
+    Tool::new("coredns", "github.com/coredns/coredns"),
+    Tool {
+        tags: NO_SNAPSHOTTERS,
+        ..Tool::new("containerd1", "github.com/containerd/containerd/cmd/containerd")
+    },
+    Tool {
+        module: "containerd1",
+        tags: NO_SNAPSHOTTERS,
+        ..Tool::new("ctr1", "github.com/containerd/containerd/cmd/ctr")
+    },
+    Tool {
+        tags: NO_SNAPSHOTTERS,
+        ..Tool::new("containerd2", "github.com/containerd/containerd/v2/cmd/containerd")
+    },
+    Tool {
+        module: "containerd2",
+        tags: NO_SNAPSHOTTERS,
+        ..Tool::new("ctr2", "github.com/containerd/containerd/v2/cmd/ctr")
+    },
 ];
 
 /// Where built programs are.
@@ -57,13 +93,21 @@ pub(crate) fn build_all() -> Result<()> {
         if std::env::var_os(variable(tool.name)).is_some() {
             continue;
         }
-        let (source, target) = (root().join("e2e/tools").join(tool.name), directory().join(tool.name));
+        let (source, target) = (root().join("e2e/tools").join(tool.module), directory().join(tool.name));
         if modified(&target).is_some_and(|built| newest(&source).is_some_and(|changed| built > changed)) {
             continue;
         }
         eprintln!("building {} (once; minutes when nothing is cached)", tool.name);
         let mut command = Command::new("go");
-        command.args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags"]);
+        command.args([
+            "build",
+            "-mod=readonly",
+            "-trimpath",
+            "-buildvcs=false",
+            "-tags",
+            tool.tags,
+            "-ldflags",
+        ]);
         command.arg(format!("-s -w{}", tool.flags)).arg("-o").arg(&target).arg(tool.package);
         run(command.current_dir(&source).env("CGO_ENABLED", "0").env("GOWORK", "off"))
             .context("Go 1.26 builds the programs that tests run: install it, or name a binary with COUNTERSIGN_TOOL_<NAME>")?;
