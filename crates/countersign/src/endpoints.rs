@@ -1,5 +1,6 @@
 //! Registries that a command names, and how they may be reached.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use countersign_registry::{DockerConfig, Endpoint as Client, EndpointSettings, L
 use countersign_site::{Endpoint, HostPort, RegistryUrl, Source};
 use countersign_verifier::SourceLoader;
 
+use crate::site::warn;
 use crate::sources;
 
 /// Connecting and single requests may take longer here than on the way of a pod.
@@ -19,6 +21,7 @@ const TIMING: Timing = Timing {
     dial: Duration::from_secs(10),
     request: Duration::from_secs(60),
     hold_off: Duration::from_millis(500),
+    patience: Duration::from_secs(30),
 };
 
 /// Whom registries have to prove themselves to be, where they may send us, and as whom we come.
@@ -26,6 +29,8 @@ pub(crate) struct Reach {
     ca_pem: Vec<String>,
     allow_hosts: Vec<HostPort>,
     credentials: DockerConfig,
+    /// Whether anything of the credentials was for one of the registries.
+    used: Cell<bool>,
 }
 
 impl Reach {
@@ -44,7 +49,15 @@ impl Reach {
             ca_pem: ca.iter().map(read).collect::<Result<_>>()?,
             allow_hosts: allow_hosts.iter().map(allow).collect::<Result<_>>()?,
             credentials,
+            used: Cell::new(false),
         })
+    }
+
+    /// Says so where the credentials are for none of the registries that were made.
+    pub(crate) fn warn_unused(&self) {
+        if !self.credentials.is_empty() && !self.used.get() {
+            warn("--credentials has no entry for any registry that is asked: they are asked without");
+        }
     }
 
     /// A registry at this URL.
@@ -63,15 +76,19 @@ impl Reach {
             allow_hosts: endpoint.allow_hosts.clone(),
             ..Mirror::new(&endpoint.name, endpoint.url.clone())
         };
-        self.client(&mirror)
+        let client = self.client(&mirror)?;
+        self.warn_unused();
+        Ok(client)
     }
 
     fn client(&self, mirror: &Mirror) -> Result<Client> {
+        let credentials = self.credentials.of(&mirror.url.at).cloned();
+        self.used.set(self.used.get() || credentials.is_some());
         let settings = EndpointSettings {
             tls: ClientTls { ca_pem: self.ca_pem.clone(), ..ClientTls::default() },
             limits: Limits::DEFAULT,
             timing: TIMING,
-            credentials: self.credentials.of(&mirror.url.at).cloned(),
+            credentials,
         };
         Ok(Client::new(mirror, settings, Arc::new(SystemClock::default()))?)
     }

@@ -57,6 +57,11 @@ impl Connector {
         if named && !downgrade { Ok(host) } else { Err(Error::HostNotListed(host)) }
     }
 
+    /// Whether it is the endpoint itself, not a host named for it.
+    pub(crate) fn is_own(&self, host: &HostPort) -> bool {
+        *host == self.0.own
+    }
+
     /// Whether what is sent to the endpoint is read by nobody on the way.
     pub(crate) fn is_private(&self) -> bool {
         self.0.scheme == Scheme::Https || self.0.own.is_loopback()

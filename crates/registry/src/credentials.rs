@@ -89,15 +89,35 @@ impl DockerConfig {
                 };
                 return Err(error(format!("auths.{key}: {why}")));
             };
-            hosts.insert(host, Credentials { user, password });
+            let (host, credentials) = (canonical(host), Credentials { user, password });
+            let before = hosts.insert(host, credentials.clone());
+            if before.is_some_and(|before| before != credentials) {
+                let why =
+                    "another entry is for the same host, and they differ: what follows a host does not count";
+                return Err(error(format!("auths.{key}: {why}")));
+            }
         }
         Ok(Self(hosts))
     }
 
-    /// What is for this host, letter for letter and with its port.
-    pub fn of(&self, host: &HostPort) -> Option<&Credentials> {
-        self.0.get(host)
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
+
+    /// What is for this host, letter for letter and with its port; the Docker Hub has several names.
+    pub fn of(&self, host: &HostPort) -> Option<&Credentials> {
+        self.0.get(&canonical(host.clone()))
+    }
+}
+
+/// `docker login` writes `index.docker.io`, references say `docker.io`, the API is at
+/// `registry-1.docker.io`.
+fn canonical(mut host: HostPort) -> HostPort {
+    if ["docker.io", "index.docker.io"].contains(&host.host.as_str()) {
+        "registry-1.docker.io".clone_into(&mut host.host);
+    }
+    host
 }
 
 fn decoded(auth: &str) -> Option<(String, String)> {
@@ -119,7 +139,11 @@ mod tests {
         let of = |host: &str| config.of(&HostPort::parse(host, 443).unwrap()).map(Credentials::basic);
         assert_eq!(of("a.example").as_deref(), Some("Basic dTpwOnc="), "a password may hold a colon");
         assert!(of("b.example:5000").is_some() && of("b.example").is_none() && of("c.a.example").is_none());
+        let hub = r#"{"auths":{"https://index.docker.io/v1/":{"auth":"dTpwOnc="}}}"#;
+        let hub = DockerConfig::parse(hub).unwrap();
+        assert!(hub.of(&HostPort::parse("registry-1.docker.io", 443).unwrap()).is_some());
         for (text, why) in [
+            (r#"{"auths":{"a/x":{"auth":"dTpw"},"a/y":{"auth":"dTpx"}}}"#, "auths.a/y: another entry"),
             ("[]", "not a Docker config.json"),
             (r#"{"auths":{"a":{}}}"#, "auths.a: there is no user and password"),
             (r#"{"auths":{"a":{"identitytoken":"secret"}}}"#, "auths.a: an identity token"),

@@ -10,7 +10,7 @@ use countersign_site::HostPort;
 pub enum Class {
     /// It is not there: a definite answer.
     Absent,
-    /// We may not look: 401, 403.
+    /// We may not look (401, 403), or what is sent is not taken.
     Denied,
     /// No answer: dial, TLS, timeout, 429, 5xx.
     Unreachable,
@@ -38,6 +38,15 @@ pub enum Error {
     Timeout,
     /// Another status: 429, 5xx and whatever is unexpected.
     Status(u16),
+    /// What was sent is not taken.
+    Refused {
+        /// The status.
+        status: u16,
+        /// The code that says why (distribution-spec, "Error Codes"); empty where there is none.
+        code: String,
+        /// What is said about it.
+        message: String,
+    },
     /// The connection broke.
     Broken(String),
     /// An answer that breaks the protocol.
@@ -62,7 +71,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::Absent => Class::Absent,
-            Self::Denied(_) => Class::Denied,
+            Self::Denied(_) | Self::Refused { .. } => Class::Denied,
             Self::Dial(_)
             | Self::Tls(_)
             | Self::HeldOff
@@ -86,6 +95,13 @@ impl fmt::Display for Error {
             Self::HeldOff => f.write_str("could not be reached a moment ago"),
             Self::Timeout => f.write_str("no answer in time"),
             Self::Status(status) => write!(f, "it answered {status}"),
+            Self::Refused { status, code, message } => {
+                write!(f, "it does not take it ({status}")?;
+                let parts = [(" ", code, ")"), (": ", message, "")];
+                parts.iter().try_for_each(|(before, part, after)| {
+                    if part.is_empty() { f.write_str(after) } else { write!(f, "{before}{part}{after}") }
+                })
+            }
             Self::Broken(why) => write!(f, "the connection broke: {why}"),
             Self::Malformed(why) => write!(f, "malformed answer: {why}"),
             Self::Mismatch { wanted, found } => write!(f, "asked for {wanted}, received content of {found}"),

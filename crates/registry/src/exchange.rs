@@ -8,11 +8,16 @@ use bytes::Bytes;
 use countersign_clock::Clock;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION, WWW_AUTHENTICATE};
+use hyper::body::Body as _;
+use hyper::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
+    WWW_AUTHENTICATE,
+};
 use hyper::http::response::Parts;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
+use serde_json::Value;
 
 use crate::Error;
 use crate::connect::Connector;
@@ -21,6 +26,10 @@ use crate::token::{self, Challenge, MAX_TOKEN_BYTES};
 
 /// Bytes of a body that says nothing here, and is read so that the connection can be used again.
 const MAX_REST: usize = 64 * 1024;
+/// How much longer what writes may take than what reads: an upload ends with a registry that hashes all of it.
+const WRITES: u32 = 5;
+/// How long a busy endpoint is left alone that does not say for how long.
+const BUSY: Duration = Duration::from_secs(1);
 
 /// How much of a registry's answers is taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,10 +55,12 @@ impl Limits {
 pub struct Timing {
     /// To make a TCP connection. Default 1 s.
     pub dial: Duration,
-    /// For a whole request, body included. Default 4 s.
+    /// For a whole request, body included; for one that writes, [`WRITES`] times as long. Default 4 s.
     pub request: Duration,
     /// How long an endpoint that could not be dialled is not tried again. Default 2 s.
     pub hold_off: Duration,
+    /// How long all in all an endpoint that is busy (429, 503) is waited for and asked again. Default 0 s.
+    pub patience: Duration,
 }
 
 impl Timing {
@@ -58,6 +69,7 @@ impl Timing {
         dial: Duration::from_secs(1),
         request: Duration::from_secs(4),
         hold_off: Duration::from_secs(2),
+        patience: Duration::ZERO,
     };
 }
 
@@ -183,7 +195,7 @@ impl Exchange {
         Ok(Pieces { body: response.into_body(), idle: self.timing.request })
     }
 
-    /// Any other request; what it answers, without its body. What is written may take its time.
+    /// Any other request; what it answers, without its body.
     pub(crate) async fn ask(&self, ask: &Ask<'_>) -> Result<Parts, Error> {
         let work = async {
             let (parts, rest) = self.authorised(ask).await?.into_parts();
@@ -191,15 +203,24 @@ impl Exchange {
             _ = Limited::new(rest, MAX_REST).collect().await;
             Ok(parts)
         };
-        if ask.reads() { self.watched(work).await } else { work.await }
+        let most = if ask.reads() { self.timing.request } else { self.timing.request * WRITES };
+        self.watched_for(most, work).await
     }
 
     /// Within the time for a request, and not while the endpoint is held off.
     async fn watched<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        self.watched_for(self.timing.request, work).await
+    }
+
+    async fn watched_for<T>(
+        &self,
+        most: Duration,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         if lock(&self.held_until).is_some_and(|until| self.clock.monotonic() < until) {
             return Err(Error::HeldOff);
         }
-        let answer = tokio::time::timeout(self.timing.request, work).await.unwrap_or(Err(Error::Timeout));
+        let answer = tokio::time::timeout(most, work).await.unwrap_or(Err(Error::Timeout));
         match &answer {
             Err(Error::Dial(_) | Error::Tls(_)) => {
                 *lock(&self.held_until) = Some(self.clock.monotonic() + self.timing.hold_off);
@@ -241,18 +262,16 @@ impl Exchange {
         }
     }
 
-    /// Follows redirects to hosts that are named; what says who asks stays with its host.
+    /// Follows redirects to hosts that are named; what says who asks goes to the endpoint itself alone.
     async fn follow(&self, ask: &Ask<'_>, authorization: Option<&HeaderValue>) -> Result<Reply, Error> {
         let url = ask.url;
         let mut uri: Uri = url.parse().map_err(|_| Error::Malformed(format!("`{url}` is not a URL")))?;
-        let first = self.connector.allowed(&uri)?;
         for _ in 0..=self.limits.redirects {
-            let same_host = self.connector.allowed(&uri)? == first;
-            let response = self.send(ask, &uri, authorization.filter(|_| same_host), same_host).await?;
+            let own = self.connector.is_own(&self.connector.allowed(&uri)?);
+            let response = self.patiently(ask, &uri, authorization.filter(|_| own), own).await?;
             match response.status() {
                 status if status.is_success() => return Ok(Reply::Response(Box::new(response))),
-                StatusCode::NOT_FOUND => return Err(Error::Absent),
-                StatusCode::UNAUTHORIZED if same_host => {
+                StatusCode::UNAUTHORIZED if own => {
                     return self
                         .challenge(response.headers())
                         .map(Reply::Challenge)
@@ -261,6 +280,8 @@ impl Exchange {
                 status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
                     return Err(Error::Denied(status.as_u16()));
                 }
+                status if !ask.reads() && status.is_client_error() => return Err(refused(response).await),
+                StatusCode::NOT_FOUND => return Err(Error::Absent),
                 status if ask.reads() && [301, 302, 303, 307, 308].contains(&status.as_u16()) => {
                     let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
                     let location =
@@ -271,6 +292,30 @@ impl Exchange {
             }
         }
         Err(Error::Limit(format!("more than {} redirects", self.limits.redirects)))
+    }
+
+    /// Asks again whoever says that it is busy, for as long as there is patience.
+    async fn patiently(
+        &self,
+        ask: &Ask<'_>,
+        uri: &Uri,
+        authorization: Option<&HeaderValue>,
+        own_headers: bool,
+    ) -> Result<Response<hyper::body::Incoming>, Error> {
+        let mut left = self.timing.patience;
+        loop {
+            let response = self.send(ask, uri, authorization, own_headers).await?;
+            let busy = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
+            if !busy.contains(&response.status()) || left.is_zero() {
+                return Ok(response);
+            }
+            let asked =
+                response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+            let wait =
+                asked.map_or(BUSY, Duration::from_secs).clamp(Duration::from_millis(100), left.max(BUSY));
+            tokio::time::sleep(wait).await;
+            left = left.saturating_sub(wait);
+        }
     }
 
     /// What a 401 asks for and can be given: a token, else a password where there is one.
@@ -312,7 +357,12 @@ impl Exchange {
         for (name, value) in self.headers.iter().filter(|_| own_headers) {
             request = request.header(name, value);
         }
-        let request = request.body((ask.body)()).map_err(|error| Error::Malformed(error.to_string()))?;
+        let body = (ask.body)();
+        // hyper leaves out the length of what is empty, and some servers want it (RFC 9110, 8.6).
+        if !ask.reads() && body.size_hint().exact() == Some(0) {
+            request = request.header(CONTENT_LENGTH, 0);
+        }
+        let request = request.body(body).map_err(|error| Error::Malformed(error.to_string()))?;
         self.client.request(request).await.map_err(|error| classify(&error))
     }
 
@@ -335,8 +385,10 @@ impl Exchange {
             headers: vec![(ACCEPT, HeaderValue::from_static("application/json"))],
             ..Ask::new(Method::GET, &text, "")
         };
-        // Whoever is named for the endpoint may know who asks; nobody over a line that others read.
-        let credentials = self.credentials.as_ref().filter(|_| self.connector.is_private_to(&url));
+        // Whoever is named for the endpoint may know who asks; nobody over a line that others read, and
+        // what a password buys does not go over one either.
+        let private = self.connector.is_private() && self.connector.is_private_to(&url);
+        let credentials = self.credentials.as_ref().filter(|_| private);
         let basic = credentials.and_then(|credentials| HeaderValue::from_str(&credentials.basic()).ok());
         let response = self.send(&ask, &url, basic.as_ref(), false).await?;
         match response.status() {
@@ -363,6 +415,18 @@ impl Exchange {
 enum Reply {
     Response(Box<Response<hyper::body::Incoming>>),
     Challenge(Way),
+}
+
+/// What an answer says about something that it does not take.
+async fn refused(response: Response<hyper::body::Incoming>) -> Error {
+    let status = response.status().as_u16();
+    let said =
+        body(response, MAX_REST).await.ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+    let first = |field: &str| {
+        let text = said.as_ref().and_then(|said| said["errors"][0][field].as_str()).unwrap_or_default();
+        text.chars().filter(|c| !c.is_control()).take(200).collect::<String>()
+    };
+    Error::Refused { status, code: first("code"), message: first("message") }
 }
 
 /// Content comes with a 200 and nothing else.

@@ -1,9 +1,10 @@
 //! The OCI client and the one connector.
 //!
-//! An [`Endpoint`] is one registry server as a Site or a node's rules name it. It answers four
-//! requests (manifest, blob, referrers, and the token that they may need) over connections
-//! that one connector opens, and it opens none to a host that is not named: the endpoint
-//! itself and its `allowHosts`, where a redirect or a token realm may point.
+//! An [`Endpoint`] is one registry server as a Site or a node's rules name it: what is read from
+//! it and written to it goes over connections that one connector opens, and it opens none to a
+//! host that is not named: the endpoint itself and its `allowHosts`, where a redirect, an upload
+//! or a token realm may point. Passwords and what they buy go to the endpoint and to token
+//! services named for it, never to where a redirect or an upload points.
 //!
 //! * The digest of what is received is computed here, over the bytes received; a digest in a
 //!   header is a claim and is not used.

@@ -1,4 +1,4 @@
-//! Bearer challenges and anonymous tokens (distribution `spec/auth/token.md`).
+//! Bearer challenges and the tokens that they ask for (distribution `spec/auth/token.md`).
 
 use serde::Deserialize;
 

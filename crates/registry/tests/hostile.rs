@@ -1,15 +1,16 @@
 //! A registry that lies in one stated way for each test.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use countersign_clock::SystemClock;
 use countersign_https::{Body, ClientTls, ServeLimits, full};
 use countersign_mirrors::Mirror;
 use countersign_reference::Digest;
-use countersign_registry::{Class, Endpoint, EndpointSettings, Error, Limits, Timing};
+use countersign_registry::{Class, Credentials, Endpoint, EndpointSettings, Error, Limits, Payload, Timing};
 use countersign_site::{HostPort, RegistryUrl};
 use hyper::body::Incoming;
 use hyper::{Request, Response};
@@ -27,6 +28,14 @@ async fn lie(
         let response = answer(request.uri().path());
         async move { response }
     };
+    serve(listener, handler);
+    (port, count)
+}
+
+fn serve<F: Future<Output = Response<Body>> + Send + 'static>(
+    listener: TcpListener,
+    handler: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+) {
     tokio::spawn(countersign_https::serve(
         listener,
         None,
@@ -34,16 +43,40 @@ async fn lie(
         handler,
         std::future::pending(),
     ));
-    (port, count)
+}
+
+/// Every request in a line: method, path, `Content-Length` and whether it says who asks.
+type Seen = Arc<Mutex<Vec<String>>>;
+
+/// Serves what a function says of a path and of whether somebody says who asks.
+async fn watch(answer: impl Fn(&str, bool) -> Response<Body> + Clone + Send + Sync + 'static) -> (u16, Seen) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (port, seen) = (listener.local_addr().unwrap().port(), Seen::default());
+    let noted = Arc::clone(&seen);
+    serve(listener, move |request: Request<Incoming>| {
+        let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        let (who, length) = (header("authorization"), header("content-length"));
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let length = length.unwrap_or_default();
+        noted.lock().unwrap().push(format!("{method} {path} {length} {}", who.is_some()));
+        let response = answer(&path, who.is_some());
+        async move { response }
+    });
+    (port, seen)
 }
 
 fn endpoint(port: u16, allowed: &[u16]) -> Endpoint {
+    endpoint_of(port, allowed, None, Duration::ZERO)
+}
+
+fn endpoint_of(port: u16, allowed: &[u16], who: Option<Credentials>, patience: Duration) -> Endpoint {
     let host = |port: &u16| HostPort { host: "127.0.0.1".to_owned(), port: *port };
     let url = RegistryUrl::parse(&format!("http://127.0.0.1:{port}")).unwrap();
     let mirror = Mirror { allow_hosts: allowed.iter().map(host).collect(), ..Mirror::new("liar", url) };
-    let timing = Timing { request: Duration::from_millis(500), ..Timing::DEFAULT };
+    let request = Duration::from_millis(500).max(patience * 2);
+    let timing = Timing { request, patience, ..Timing::DEFAULT };
     let settings =
-        EndpointSettings { tls: ClientTls::default(), limits: Limits::DEFAULT, timing, credentials: None };
+        EndpointSettings { tls: ClientTls::default(), limits: Limits::DEFAULT, timing, credentials: who };
     Endpoint::new(&mirror, settings, Arc::new(SystemClock::default())).unwrap()
 }
 
@@ -77,6 +110,63 @@ async fn t41_a_token_realm_that_nothing_names_is_not_asked() {
     // Named, it is asked, and the registry that wants no token either way denies.
     let error = endpoint(port, &[elsewhere]).manifest_of_tag("a/b", "1").await.unwrap_err();
     assert_eq!((error, asked.load(Ordering::SeqCst)), (Error::Denied(401), 1));
+}
+
+struct Text;
+
+impl Payload for Text {
+    fn length(&self) -> u64 {
+        7
+    }
+
+    fn part(&self, _: u64, _: u64) -> std::io::Result<Bytes> {
+        Ok("content".into())
+    }
+}
+
+#[tokio::test]
+async fn a_password_stays_where_it_belongs() {
+    let ask = || status(401, &[("www-authenticate", "Basic realm=\"x\"".to_owned())], "");
+    // Where layers are kept: another host, which is named, and which asks who is there.
+    let (store, at_store) = watch(move |_, _| ask()).await;
+    let target = format!("http://127.0.0.1:{store}/upload");
+    let (port, seen) =
+        watch(move |_, told| if told { status(202, &[("location", target.clone())], "") } else { ask() })
+            .await;
+    let who = Some(Credentials::new("user", "secret"));
+    let endpoint = endpoint_of(port, &[store], who, Duration::ZERO);
+    let error = endpoint.push_blob("a/b", &Digest::sha256_of(b"content"), &Text, None).await.unwrap_err();
+    assert_eq!(error, Error::Denied(401));
+    let upload = "POST /v2/a/b/blobs/uploads/ 0";
+    assert_eq!(*seen.lock().unwrap(), [format!("{upload} false"), format!("{upload} true")]);
+    assert_eq!(*at_store.lock().unwrap(), ["PUT /upload 7 false"]);
+}
+
+#[tokio::test]
+async fn a_busy_endpoint_is_asked_again_by_who_has_time() {
+    let busy = Arc::new(AtomicUsize::new(2));
+    let (port, count) = lie(move |_| {
+        if busy.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+            return status(429, &[("retry-after", "0".to_owned())], "");
+        }
+        status(200, &[], "content")
+    })
+    .await;
+    let digest = Digest::sha256_of(b"content");
+    let error = endpoint(port, &[]).blob("a/b", &digest, 100).await.unwrap_err();
+    assert_eq!((error, count.load(Ordering::SeqCst)), (Error::Status(429), 1));
+    let patient = endpoint_of(port, &[], None, Duration::from_secs(2));
+    assert!(patient.blob("a/b", &digest, 100).await.is_ok());
+    assert_eq!(count.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn what_is_not_taken_comes_with_the_reason() {
+    let body = r#"{"errors":[{"code":"MANIFEST_INVALID","message":"no"}]}"#;
+    let (port, _) = lie(move |_| status(400, &[], body)).await;
+    let error = endpoint(port, &[]).push_manifest("a/b", "1", "x/y", &"{}".into()).await.unwrap_err();
+    assert_eq!(error.to_string(), "it does not take it (400 MANIFEST_INVALID): no");
+    assert_eq!(error.class(), Class::Denied);
 }
 
 #[tokio::test]

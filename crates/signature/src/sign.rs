@@ -1,4 +1,4 @@
-//! Makes keys and signatures in both shapes: for the demo, tests and benchmarks.
+//! Makes keys, seals of bundles, and signatures in both shapes: for bundles, the demo, tests and benchmarks.
 //!
 //! The output is what cosign writes; the end-to-end tests hold it beside the real one.
 
