@@ -99,11 +99,35 @@ async fn what_is_damaged_missing_or_not_signed_is_named() {
     assert_eq!(code, 1, "{err}");
     assert!(err.contains("acme/unsigned:1 has no signature"), "{err}");
     let (code, _, err) = run(outside.create(&bundle, &[], &[]).arg("other.example/x:1"));
-    assert_eq!(code, 1, "{err}");
+    assert_eq!(code, 2, "{err}");
     assert!(err.contains("no registry is named for `other.example`"), "{err}");
     let gone = format!("r{}.example/acme/none:1", outside.registries[0].port);
     let (code, _, err) = run(outside.create(&bundle, &[], &[]).arg(gone));
     assert_eq!(code, 1, "{err}");
+
+    // A name means one thing.
+    let [old, multi] = [&outside.images[0], &outside.images[1]];
+    let other = format!("{}@{}", outside.written(old), multi.digest);
+    let moved = push_image(&outside.registries[0].host(), "acme/old", "2", "another").await;
+    let other = other.replace(&multi.digest.to_string(), &moved.digest.to_string());
+    let (code, _, err) = run(outside.create(&outside.path("two"), &[old], &[]).arg(&other));
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("give one of them without the tag"), "{err}");
+    let by_digest = format!("{}@{}", outside.written(old).trim_end_matches(":1"), moved.digest);
+    let (code, _, err) = run(outside.create(&outside.path("two"), &[old], &[]).arg(&by_digest));
+    assert!(code == 1 && err.contains(&moved.digest.to_string()), "unsigned, and there: {code} {err}");
+    let (code, _, err) =
+        run(&mut outside.create(&outside.path("none"), &[multi], &["--platform", "linux/s390x"]));
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("none of the platforms asked for, but for linux/amd64, linux/arm64"), "{err}");
+    // Platforms of two runs are there both.
+    let both = outside.path("both");
+    for platform in ["linux/amd64", "linux/arm64"] {
+        assert_eq!(run(&mut outside.create(&both, &[multi], &["--platform", platform])).0, 0);
+    }
+    let (code, report) = verify(&both, &[&outside.key.public]);
+    assert_eq!((code, &report["images"][0]["leftOut"]), (0, &serde_json::json!([])), "{report:#}");
+    std::fs::remove_dir_all(both).unwrap();
 
     let images: Vec<&Pushed> = outside.images.iter().collect();
     let (seal_key, seal_pub) = outside.seal_key();
@@ -141,6 +165,27 @@ async fn what_is_damaged_missing_or_not_signed_is_named() {
     std::fs::write(&other, stranger.public_pem()).unwrap();
     assert_eq!(verify(&chosen, &[keys[0], &other]).0, 1, "sealed by somebody else");
     assert_eq!(verify(&chosen, &[&other, keys[1]]).0, 1, "signed by somebody else");
+
+    // Of a Site's keys, those for bundles sign no image.
+    let site = outside.path("site.yaml");
+    let verify_by_site = |bundle_key: &str| {
+        let text = format!(
+            "apiVersion: countersign.dev/v1alpha1\nkind: Site\nspec:\n  registry: {{ name: registry.local, endpoints: [{{ name: a, url: \"https://a\" }}] }}\n  trust:\n    keys: {{ vendor: {{ file: {} }}, seal: {{ file: seal.pub }} }}\n    bundleKeys: [{bundle_key}]\n",
+            keys[0].display()
+        );
+        std::fs::write(&site, text).unwrap();
+        let mut command = Command::new(countersign());
+        run(command.args(["bundle", "verify"]).arg(&chosen).arg("--site").arg(&site))
+    };
+    let (code, out, err) = verify_by_site("seal");
+    assert_eq!(code, 0, "{out}{err}");
+    let (code, out, err) = verify_by_site("vendor");
+    assert!(code == 1 && out.contains("REJECTED"), "{out}{err}");
+
+    // A certificate that nobody can check is not made.
+    let mut serve = Command::new(countersign());
+    let (code, _, err) = run(serve.args(["registry", "serve", "--listen", "127.0.0.1:0"]).arg(&chosen));
+    assert!(code == 2 && err.contains("--ca-out"), "{err}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -43,12 +43,18 @@ async fn the_page_on_bundles() {
     let images: Vec<String> =
         outside.images[..2].iter().map(|image| format!("{}  # comment", outside.written(image))).collect();
     std::fs::write(outside.path("images.txt"), images.join("\n")).unwrap();
+    let site = format!(
+        "apiVersion: countersign.dev/v1alpha1\nkind: Site\nmetadata: {{ name: default }}\nspec:\n  registry:\n    \
+         name: registry.local\n    endpoints:\n      - {{ name: cluster, url: \"http://{}\" }}\n",
+        mirror.host()
+    );
+    std::fs::write(outside.path("site.yaml"), site).unwrap();
     let settings = [
         ("VENDOR_KEY", outside.key.public.display().to_string()),
         ("SEAL_KEY", seal_key.display().to_string()),
         ("SEAL_PUB", seal_pub.display().to_string()),
         ("REGISTRY", format!("r{}.example=http://{}", registry.port, registry.host())),
-        ("MIRROR", format!("http://{}", mirror.host())),
+        ("SITE", "site.yaml".to_owned()),
         ("LISTEN", format!("127.0.0.1:{port}")),
     ];
     let program = countersign();

@@ -2,12 +2,13 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use countersign_clock::SystemClock;
 use countersign_e2e::{
-    Cosign, Outside, Registry, RegistryKind, assert_isolated, countersign, free_port, push_image, run,
+    Cosign, Outside, Process, Registry, RegistryKind, assert_isolated, countersign, free_port, push_image,
+    run,
 };
 use countersign_manifest::{Descriptor, MANIFEST};
 use countersign_mirrors::Mirror;
@@ -117,6 +118,38 @@ async fn a_gate_asks_at_the_endpoints_addresses_and_nowhere_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_taken_is_no_success_though_all_can_be_read() {
+    assert_isolated();
+    let outside = Outside::new().await;
+    let bundle = bundle(&outside, &[]);
+    // The bootstrap registry, as a DNS override would put it in the cluster registry's place.
+    let port = free_port();
+    let mut serve = Command::new(countersign());
+    serve.args(["registry", "serve", "--http", "--listen", &format!("127.0.0.1:{port}")]).arg(&bundle);
+    let _serve = Process::listening(serve.stdout(Stdio::null()).stderr(Stdio::null()), port);
+    let url = format!("http://127.0.0.1:{port}");
+    assert_eq!(mirror("check", &bundle, &url, &[]).0, 0);
+    let (code, out, err) = mirror("push", &bundle, &url, &[]);
+    assert_eq!((code, out.as_str()), (1, ""), "{err}");
+    assert!(err.contains("it does not take it (405"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_that_lacks_something_fills_no_registry() {
+    assert_isolated();
+    let outside = Outside::new().await;
+    let bundle = bundle(&outside, &[]);
+    let registry = Registry::start(RegistryKind::Distribution);
+    let url = format!("http://{}", registry.host());
+    let layer = Digest::sha256_of(b"old 0");
+    std::fs::remove_file(bundle.join("blobs/sha256").join(layer.hex())).unwrap();
+    let (code, out, err) = mirror("push", &bundle, &url, &[]);
+    assert_eq!(code, 1, "{out}{err}");
+    let words = format!("the layer {layer} is missing");
+    assert!(err.contains(&words) && out.contains(&format!("the bundle itself: {words}")), "{out}{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_wants_every_platform_says_so_before_the_upload() {
     assert_isolated();
     let outside = Outside::new().await;
@@ -148,8 +181,8 @@ async fn who_asks_is_told_to_the_host_that_it_is_for() {
     let credentials = ["--credentials", config.to_str().unwrap()];
     for (host, password, expected) in [
         (registry.host(), "a secret", 0),
-        (registry.host(), "another", 3),
-        ("127.0.0.1:1".to_owned(), "a secret", 3),
+        (registry.host(), "another", 1),
+        ("127.0.0.1:1".to_owned(), "a secret", 1),
     ] {
         let auths =
             serde_json::json!({ "auths": { host: { "username": "installer", "password": password } } });

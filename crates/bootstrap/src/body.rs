@@ -1,66 +1,77 @@
-//! Content sent in chunks, read by a thread that may wait for the disk.
+//! Content sent in chunks, each read by a thread that may wait for the disk.
 
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use countersign_layout::Blob;
 use http_body::{Body, Frame, SizeHint};
-use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, spawn_blocking};
 
-/// Bytes of a chunk.
-const CHUNK: usize = 128 << 10;
-/// Chunks that are read ahead of the client: with [`CHUNK`] the most that a response holds.
-const AHEAD: usize = 1;
+/// Bytes of a chunk: the most that a response holds.
+const CHUNK: u64 = 128 << 10;
 
 pub(crate) struct Chunks {
-    chunks: mpsc::Receiver<std::io::Result<Bytes>>,
-    left: u64,
+    /// What has not been read.
+    rest: Blob,
+    /// The chunk that is being read. Nothing is read ahead of the client, and no thread waits for it.
+    reading: Option<JoinHandle<io::Result<Bytes>>>,
 }
 
 impl Chunks {
-    pub(crate) fn of(mut blob: Blob) -> Self {
-        let (sender, chunks) = mpsc::channel(AHEAD);
-        let left = blob.length();
-        tokio::task::spawn_blocking(move || {
-            while blob.length() > 0 {
-                let length = usize::try_from(blob.length()).unwrap_or(CHUNK).min(CHUNK);
-                let mut chunk = vec![0; length];
-                let read = blob.read_exact(&mut chunk).map(|()| Bytes::from(chunk));
-                let failed = read.is_err();
-                // The client is gone where nobody receives.
-                if sender.blocking_send(read).is_err() || failed {
-                    break;
-                }
+    pub(crate) fn of(rest: Blob) -> Self {
+        Self { rest, reading: None }
+    }
+
+    /// Takes the next chunk off, to be read.
+    fn next(&mut self) -> JoinHandle<io::Result<Bytes>> {
+        let mut chunk = self.rest.range(0, CHUNK);
+        let length = chunk.length();
+        self.rest = self.rest.range(length, u64::MAX);
+        spawn_blocking(move || {
+            let mut content = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
+            chunk.read_to_end(&mut content)?;
+            // A file that was cut off: the client was told another length.
+            if content.len() as u64 == length {
+                Ok(content.into())
+            } else {
+                Err(io::ErrorKind::UnexpectedEof.into())
             }
-        });
-        Self { chunks, left }
+        })
     }
 }
 
 impl Body for Chunks {
     type Data = Bytes;
-    type Error = std::io::Error;
+    type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
-        self.chunks.poll_recv(context).map(|chunk| {
-            let chunk = chunk?;
-            if let Ok(bytes) = &chunk {
-                self.left = self.left.saturating_sub(bytes.len() as u64);
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let mut reading = match self.reading.take() {
+            Some(reading) => reading,
+            None if self.rest.length() == 0 => return Poll::Ready(None),
+            None => self.next(),
+        };
+        match Pin::new(&mut reading).poll(context) {
+            Poll::Pending => {
+                self.reading = Some(reading);
+                Poll::Pending
             }
-            Some(chunk.map(Frame::data))
-        })
+            Poll::Ready(read) => {
+                let chunk = read.unwrap_or_else(|error| Err(io::Error::other(error)));
+                Poll::Ready(Some(chunk.map(Frame::data)))
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left == 0
+        self.reading.is_none() && self.rest.length() == 0
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
+        if self.reading.is_none() { SizeHint::with_exact(self.rest.length()) } else { SizeHint::default() }
     }
 }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use countersign_https::{Body, full};
 use countersign_layout::{Blob, Catalog, Descriptor, Index, Layout, LayoutError};
-use countersign_manifest::{INDEX, is_document};
+use countersign_manifest::INDEX;
 use countersign_reference::Digest;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -164,22 +164,15 @@ impl Shared {
 
     fn manifest(&self, repository: &str, reference: &str) -> Result<Reply, Failure> {
         let catalog = self.catalog()?;
-        let (entry, digest) = match Digest::parse(reference) {
-            Ok(digest) => (catalog.with_digest(&digest).cloned(), digest),
-            Err(_) => {
-                let entry = catalog.tagged(repository, reference).ok_or(UNKNOWN_MANIFEST)?;
-                (Some(entry.clone()), entry.digest.clone())
-            }
+        let found = match Digest::parse(reference) {
+            Ok(digest) => catalog.with_digest(&digest),
+            Err(_) => catalog.tagged(repository, reference),
         };
+        let Descriptor { media_type, digest, .. } = found.cloned().ok_or(UNKNOWN_MANIFEST)?;
         let content = self.layout.get(&digest).map_err(|error| match error {
             LayoutError::Absent(_) | LayoutError::TooLarge { .. } => UNKNOWN_MANIFEST,
             other => broken(&other),
         })?;
-        let media_type = match entry {
-            Some(Descriptor { media_type, .. }) => media_type,
-            // The child of an index has no entry of its own, and says itself what it is.
-            None => own_type(&content).ok_or(UNKNOWN_MANIFEST)?,
-        };
         Ok(Reply::Whole { media_type, digest: Some(digest), content, next: None })
     }
 
@@ -204,13 +197,6 @@ impl Shared {
 fn json_reply(media_type: &str, value: &Value, next: Option<String>) -> Reply {
     let content = value.to_string().into_bytes();
     Reply::Whole { media_type: media_type.to_owned(), digest: None, content, next }
-}
-
-/// The media type that a document says it has.
-fn own_type(content: &[u8]) -> Option<String> {
-    let value: Value = serde_json::from_slice(content).ok()?;
-    let own = value["mediaType"].as_str().filter(|own| is_document(own))?;
-    (value["schemaVersion"] == 2).then(|| own.to_owned())
 }
 
 /// A page of names in order, as `n` and `last` ask for it, and the query of the next page.

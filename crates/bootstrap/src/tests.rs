@@ -57,8 +57,15 @@ fn serves_manifests_by_tag_and_digest_and_what_is_added_later() {
         let (media_type, content, _) = fixture.get(&format!("/v2/a/b/manifests/{reference}")).unwrap();
         assert_eq!((media_type.as_str(), &content), (MANIFEST, &image));
     }
-    let child = fixture.put(None, &json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": {} }));
-    assert!(fixture.get(&format!("/v2/a/b/manifests/{child}")).is_ok(), "a child without an entry");
+    // A child has no entry, and need not say what it is: its index does.
+    let child = fixture.put(None, &json!({ "schemaVersion": 2, "layers": [] }));
+    assert_eq!(fixture.get(&format!("/v2/a/b/manifests/{child}")).unwrap_err(), UNKNOWN_MANIFEST);
+    let manifests = [Descriptor::new(MANIFEST, child.clone(), 1)];
+    let index = json!({ "schemaVersion": 2, "manifests": manifests }).to_string();
+    let layout = fixture.registry.layout();
+    let entry = Descriptor::new(INDEX, layout.put(index.as_bytes()).unwrap(), index.len() as u64);
+    layout.name("a/b:many", entry).unwrap();
+    assert_eq!(fixture.get(&format!("/v2/a/b/manifests/{child}")).unwrap().0, MANIFEST);
     let config = fixture.put(None, &json!({ "os": "linux" }));
     for (path, expected) in [
         (format!("/v2/a/b/manifests/{config}"), UNKNOWN_MANIFEST),

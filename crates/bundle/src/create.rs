@@ -5,19 +5,16 @@ use std::io::Write as _;
 use std::sync::{Arc, Mutex};
 
 use countersign_layout::{Descriptor, Index, Layout, LayoutError, REF_NAME};
-use countersign_manifest::{Document, Platform};
+use countersign_manifest::{Document, Platform, is_index};
 use countersign_reference::{Digest, Reference, RewriteError, Rewriter};
 use countersign_registry::{Endpoint, Error, Manifest, Referrers};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio::sync::Semaphore;
 
-use crate::PLATFORMS;
 use crate::turns::{Turns, lock};
-use crate::verify::{MAX_DEPTH, is_foreign, wanted};
-
-/// Documents that may belong to one image.
-const MAX_DOCUMENTS: usize = 1024;
+use crate::walk::{MAX_DEPTH, MAX_DOCUMENTS, children, has_none_of, is_foreign, platforms};
+use crate::{PLATFORMS, judge};
 
 /// Registries that may be asked, by the host that references name.
 pub type Hosts = BTreeMap<String, Arc<Endpoint>>;
@@ -46,6 +43,8 @@ pub trait Progress: Send + Sync {
     fn done(&self, bytes: u64);
     /// An image is complete.
     fn image(&self, name: &str);
+    /// Something that whoever runs this should know.
+    fn warn(&self, what: &str);
 }
 
 /// Why an image could not be put into a bundle.
@@ -74,6 +73,19 @@ pub enum CreateError {
     /// More than one image should have.
     #[error("more than {0} documents belong to it")]
     TooMany(usize),
+    /// It is for other platforms.
+    #[error("it is for none of the platforms asked for, but for {0}")]
+    Platform(String),
+    /// Two references of one run name it, and mean different content.
+    #[error("`{name}` is {this} here and {other} by another reference: give one of them without the tag")]
+    Ambiguous {
+        /// The name in the bundle.
+        name: String,
+        /// What it is by this reference.
+        this: Digest,
+        /// What it is by another.
+        other: Digest,
+    },
     /// Indexes within indexes within indexes.
     #[error("indexes are nested more than {0} deep")]
     Depth(usize),
@@ -134,18 +146,27 @@ impl<'a> Creator<'a> {
         let index: Arc<Index> = self.layout.index()?;
         let mut entries: BTreeMap<String, Descriptor> =
             index.named().map(|(name, entry)| (name.to_owned(), entry.clone())).collect();
-        entries.extend(lock(&self.entries).clone());
-        let entries = entries.into_iter().map(|(name, mut entry)| {
-            entry.annotations.insert(REF_NAME.to_owned(), name);
-            entry
-        });
-        let mut annotations = index.annotations.clone();
-        annotations.remove(PLATFORMS);
-        if !self.settings.platforms.is_empty() {
-            let platforms: Vec<_> = self.settings.platforms.iter().map(ToString::to_string).collect();
-            annotations.insert(PLATFORMS.to_owned(), platforms.join(","));
+        for (name, mut entry) in lock(&self.entries).clone() {
+            entry.annotations.insert(REF_NAME.to_owned(), name.clone());
+            let mut chosen = self.settings.platforms.clone();
+            if let Some(before) = entries.get(&name).filter(|before| before.digest == entry.digest) {
+                // What an earlier run collected is still there.
+                let before = platforms(before);
+                if before.is_empty() {
+                    chosen.clear();
+                } else if !chosen.is_empty() {
+                    chosen.extend(before);
+                }
+            }
+            chosen.sort();
+            chosen.dedup();
+            if !chosen.is_empty() && is_index(&entry.media_type) {
+                let chosen: Vec<_> = chosen.iter().map(ToString::to_string).collect();
+                entry.annotations.insert(PLATFORMS.to_owned(), chosen.join(","));
+            }
+            entries.insert(name, entry);
         }
-        self.layout.set_index(entries.collect(), annotations)
+        self.layout.set_index(entries.into_values().collect(), index.annotations.clone())
     }
 
     async fn image(&self, reference: &Reference) -> Result<(), CreateError> {
@@ -163,15 +184,36 @@ impl<'a> Creator<'a> {
             (None, tag) => endpoint.manifest_of_tag(reference.path(), tag.unwrap_or("latest")).await,
         };
         let manifest = manifest.map_err(image.failed("the image"))?;
+        if has_none_of(&self.settings.platforms, &manifest.document) {
+            let all = manifest.document.children().iter().filter_map(|child| child.platform.as_ref());
+            let all: BTreeSet<_> = all.map(ToString::to_string).collect();
+            return Err(CreateError::Platform(all.into_iter().collect::<Vec<_>>().join(", ")));
+        }
         let top = self.document(&image, manifest, 0).await?;
-        let name = match reference.effective_tag() {
-            Some(tag) => format!("{}:{tag}", image.repository),
-            None => format!("{}@{}", image.repository, top.digest),
-        };
         self.artifacts(&image).await?;
-        self.progress.image(&name);
-        lock(&self.entries).insert(name, top);
+        // By its digest where it is asked for so; by its tag, too, where it has one.
+        let tag = reference.effective_tag().map(|tag| format!("{}:{tag}", image.repository));
+        let digest = reference.digest().map(|digest| format!("{}@{digest}", image.repository));
+        for name in [tag, digest].into_iter().flatten() {
+            self.name(name, &top)?;
+        }
         Ok(())
+    }
+
+    /// Names an image; a name means one thing in a run.
+    fn name(&self, name: String, entry: &Descriptor) -> Result<(), CreateError> {
+        let mut entries = lock(&self.entries);
+        match entries.get(&name) {
+            Some(other) if other.digest != entry.digest => {
+                let (this, other) = (entry.digest.clone(), other.digest.clone());
+                Err(CreateError::Ambiguous { name, this, other })
+            }
+            _ => {
+                self.progress.image(&name);
+                entries.insert(name, entry.clone());
+                Ok(())
+            }
+        }
     }
 
     /// A document and all that it names.
@@ -187,22 +229,27 @@ impl<'a> Creator<'a> {
             }
             let Manifest { document, bytes, digest, media_type } = manifest;
             let own = Descriptor::new(media_type, digest, bytes.len() as u64);
-            image.note(&own)?;
-            for child in document.children().iter().filter(|child| wanted(&self.settings.platforms, child)) {
-                let found = self.manifest(image, &child.digest).await?;
-                self.document(image, found, depth + 1).await?;
+            if !image.note(&own)? {
+                return Ok(own);
+            }
+            for (child, wanted) in children(&self.settings.platforms, &document) {
+                if wanted && !image.has(&child.digest) {
+                    let found = self.manifest(image, child).await?;
+                    self.document(image, found, depth + 1).await?;
+                }
             }
             self.blobs(image, &document).await?;
             // Last, so that a document in the layout has all that it names beside it.
-            self.layout.put(&bytes)?;
+            self.layout.put_as(&own.digest, &bytes)?;
             Ok(own)
         }
         .boxed()
     }
 
-    async fn manifest(&self, image: &Image<'_>, digest: &Digest) -> Result<Manifest, CreateError> {
-        let found = image.endpoint.manifest_of_digest(image.remote, digest).await;
-        found.map_err(image.failed(&format!("the manifest {digest}")))
+    async fn manifest(&self, image: &Image<'_>, child: &Descriptor) -> Result<Manifest, CreateError> {
+        let found = image.endpoint.manifest_of_digest(image.remote, &child.digest).await;
+        let what = format!("the manifest {}{}", child.digest, judge::platform(child));
+        found.map_err(image.failed(&what))
     }
 
     async fn blobs(&self, image: &Image<'_>, document: &Document) -> Result<(), CreateError> {
@@ -257,15 +304,17 @@ impl<'a> Creator<'a> {
     /// What belongs to the documents that were noted, and to what is found so, and so on.
     async fn artifacts(&self, image: &Image<'_>) -> Result<(), CreateError> {
         let mut done: BTreeSet<Digest> = BTreeSet::new();
-        // References to references are followed as far as indexes are.
-        for _ in 0..MAX_DEPTH {
+        // It ends: an image has no more than so many documents.
+        loop {
             let todo: Vec<Digest> = lock(&image.documents).difference(&done).cloned().collect();
+            if todo.is_empty() {
+                return Ok(());
+            }
             for digest in todo {
                 self.artifacts_of(image, &digest).await?;
                 done.insert(digest);
             }
         }
-        Ok(())
     }
 
     async fn artifacts_of(&self, image: &Image<'_>, digest: &Digest) -> Result<(), CreateError> {
@@ -291,8 +340,12 @@ impl<'a> Creator<'a> {
         listed.dedup_by(|a, b| a.0 == b.0);
         for (referrer, _) in listed {
             let found = match image.endpoint.manifest_of_digest(image.remote, &referrer).await {
-                // Listed, and gone since.
-                Err(Error::Absent) => continue,
+                // A registry's own cleaning may leave a list that names it still.
+                Err(Error::Absent) => {
+                    let of = format!("{}@{digest}", image.repository);
+                    self.progress.warn(&format!("{of}: the referrer {referrer} is listed, and not there"));
+                    continue;
+                }
                 found => found.map_err(image.failed(&format!("the referrer {referrer}")))?,
             };
             if found.document.subject.as_ref().is_none_or(|subject| subject.digest != *digest) {
@@ -311,9 +364,14 @@ impl Image<'_> {
         move |error| CreateError::Registry { what: what.clone(), at: at.clone(), error }
     }
 
-    fn note(&self, document: &Descriptor) -> Result<(), CreateError> {
+    /// Whether it is new.
+    fn note(&self, document: &Descriptor) -> Result<bool, CreateError> {
         let mut documents = lock(&self.documents);
-        documents.insert(document.digest.clone());
-        if documents.len() > MAX_DOCUMENTS { Err(CreateError::TooMany(MAX_DOCUMENTS)) } else { Ok(()) }
+        let new = documents.insert(document.digest.clone());
+        if documents.len() > MAX_DOCUMENTS { Err(CreateError::TooMany(MAX_DOCUMENTS)) } else { Ok(new) }
+    }
+
+    fn has(&self, digest: &Digest) -> bool {
+        lock(&self.documents).contains(digest)
     }
 }

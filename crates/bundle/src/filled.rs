@@ -1,22 +1,18 @@
 //! Reads a bundle back from a registry: whether everything is there that has to be.
 
-use std::collections::BTreeSet;
-
-use countersign_layout::{Catalog, Descriptor, Layout, LayoutError};
+use countersign_layout::{Catalog, Descriptor, Layout, LayoutError, REF_NAME};
 use countersign_manifest::Document;
 use countersign_reference::{Digest, Hasher};
 use countersign_registry::{Endpoint, Error, Referrers};
 use futures_util::{StreamExt as _, stream};
 
 use crate::judge;
-use crate::verify::split;
+use crate::walk::{Name, Tree};
 
 /// Entries that are looked for at a time.
 const AT_A_TIME: usize = 8;
 /// Bytes of signature content that are read.
 const MAX_SMALL: u64 = 1 << 20;
-/// Documents below one entry.
-const MAX_DOCUMENTS: usize = 1024;
 
 /// What has to be in a registry that is filled from a bundle, and is not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,9 +45,10 @@ pub struct Filled {
 pub async fn check(layout: &Layout, endpoint: &Endpoint, deep: bool) -> Result<Filled, LayoutError> {
     let index = layout.index()?;
     let catalog = Catalog::of(layout, &index);
-    let checker = Checker { layout, endpoint, catalog: &catalog, deep };
-    let parts: Vec<Filled> = stream::iter(index.named())
-        .map(|(name, entry)| checker.entry(name, entry))
+    let checker = &Checker { layout, endpoint, catalog: &catalog, deep };
+    let name = |entry: &Descriptor| entry.annotations.get(REF_NAME).cloned().unwrap_or_default();
+    let parts: Vec<Filled> = stream::iter(&index.manifests)
+        .map(|entry| async move { checker.entry(&name(entry), entry).await })
         .buffer_unordered(AT_A_TIME)
         .collect()
         .await;
@@ -74,46 +71,39 @@ struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    async fn entry(&self, name: &str, entry: &Descriptor) -> Filled {
+    async fn entry(&self, text: &str, entry: &Descriptor) -> Filled {
         let mut filled = Filled { entries: 1, ..Filled::default() };
-        let Some((repository, reference)) = split(name) else { return filled };
-        let found = if name.contains('@') {
-            self.endpoint.manifest_of_digest(repository, &entry.digest).await
-        } else {
-            self.endpoint.manifest_of_tag(repository, reference).await
+        let lacks = |what: String| Missing { name: text.to_owned(), what, known: true };
+        let name = match Name::of(text, entry) {
+            Ok(name) => name,
+            Err(why) => {
+                filled.missing.push(lacks(why));
+                return filled;
+            }
         };
-        match found {
-            Ok(found) if found.digest == entry.digest => filled.found += 1,
-            Ok(found) => {
-                let what = format!("the tag is of {}, not of {}", found.digest, entry.digest);
-                filled.missing.push(Missing { name: name.to_owned(), what, known: true });
-            }
-            Err(error) => missing(&mut filled, name, &format!("the manifest {}", entry.digest), &error),
-        }
-        let mut todo = vec![entry.clone()];
-        let mut seen = BTreeSet::new();
-        while let Some(next) = todo.pop() {
-            if !seen.insert(next.digest.clone()) || seen.len() > MAX_DOCUMENTS {
-                continue;
-            }
-            let Ok(document) = judge::document(self.layout, &next.digest, &next.media_type) else {
-                let what = format!("the bundle itself lacks {}", next.digest);
-                filled.missing.push(Missing { name: name.to_owned(), what, known: true });
-                continue;
-            };
-            for child in document.children().iter().filter(|child| self.layout.has(&child.digest)) {
-                let platform = child.platform.as_ref().map(|at| format!(" ({at})")).unwrap_or_default();
-                let what = format!("the manifest {}{platform}", child.digest);
-                match self.endpoint.manifest_of_digest(repository, &child.digest).await {
-                    Ok(_) => filled.found += 1,
-                    Err(error) => missing(&mut filled, name, &what, &error),
+        let repository = name.repository();
+        let tree = Tree::of(self.layout, entry);
+        let of_bundle = tree.flaws.iter().map(|flaw| lacks(format!("the bundle itself: {flaw}")));
+        filled.missing.extend(of_bundle);
+        for (descriptor, document) in &tree.documents {
+            let what = format!("the manifest {}{}", descriptor.digest, judge::platform(descriptor));
+            let found = match name {
+                Name::Tag { tag, .. } if descriptor.digest == entry.digest => {
+                    self.endpoint.manifest_of_tag(repository, tag).await
                 }
-                todo.push(child.clone());
+                _ => self.endpoint.manifest_of_digest(repository, &descriptor.digest).await,
+            };
+            match found {
+                Ok(found) if found.digest == descriptor.digest => filled.found += 1,
+                Ok(found) => filled
+                    .missing
+                    .push(lacks(format!("the tag is of {}, not of {}", found.digest, entry.digest))),
+                Err(error) => missing(&mut filled, text, &what, &error),
             }
             for blob in document.blobs().filter(|blob| self.layout.has(&blob.digest)) {
-                self.blob(name, repository, blob, &document, &mut filled).await;
+                self.blob(text, repository, blob, document, &mut filled).await;
             }
-            self.referrers(name, repository, &next.digest, &mut filled).await;
+            self.referrers(text, repository, &descriptor.digest, &mut filled).await;
         }
         filled
     }

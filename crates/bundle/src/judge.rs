@@ -1,6 +1,6 @@
 //! Signatures that are in a layout, judged without a registry.
 
-use countersign_layout::{Catalog, Layout};
+use countersign_layout::{Catalog, Descriptor, Layout, LayoutError};
 use countersign_manifest::Document;
 use countersign_reference::Digest;
 use countersign_signature::{
@@ -36,19 +36,29 @@ pub(crate) fn judge(
     digest: &Digest,
     trust: Option<&Trust>,
 ) -> Signed {
-    let materials = materials(layout, catalog, repository, digest);
-    let Some(trust) = trust else { return Signed::Unjudged(materials.len()) };
-    let mut judge = Judge::new(trust, digest, Limits::DEFAULT);
+    let limits = Limits::DEFAULT;
+    let found = signatures(layout, catalog, repository, digest);
+    let Some(trust) = trust else { return Signed::Unjudged(found.take(limits.signatures).count()) };
+    let mut judge = Judge::new(trust, digest, limits);
     let mut unread = Vec::new();
-    for (artifact, material) in materials {
-        let at = "bundle".to_owned();
-        match material {
+    let at = || "bundle".to_owned();
+    for (number, found) in found.enumerate() {
+        if number == limits.signatures {
+            let detail = format!("more than {} signatures", limits.signatures);
+            unread.push(Check::new(at(), "signatures", Code::LimitReached, detail));
+            break;
+        }
+        match found.material.and_then(|material| material.read(layout, &limits)) {
             Ok(material) => {
-                if let Some(proof) = judge.add(&Located { at, artifact, material }) {
+                let located = Located { at: at(), artifact: found.artifact, material };
+                if let Some(proof) = judge.add(&located) {
                     return Signed::By(proof.get().keys.clone());
                 }
+                if judge.exhausted() {
+                    break;
+                }
             }
-            Err(why) => unread.push(Check::new(at, artifact, Code::Malformed, why)),
+            Err((code, why)) => unread.push(Check::new(at(), found.artifact, code, why)),
         }
     }
     if judge.seen() == 0 && unread.is_empty() {
@@ -57,45 +67,89 @@ pub(crate) fn judge(
     Signed::Rejected(judge.checks().iter().cloned().chain(unread).collect())
 }
 
-/// Every signature of a digest, with the words that name it.
-fn materials(
-    layout: &Layout,
-    catalog: &Catalog,
-    repository: &str,
-    digest: &Digest,
-) -> Vec<(String, Result<Material, String>)> {
-    let mut found = Vec::new();
-    let read = |digest: &Digest| layout.get(digest).map_err(|error| error.to_string());
-    if let Some(entry) = catalog.tagged(repository, &digest.signature_tag()) {
-        match document(layout, &entry.digest, &entry.media_type) {
-            Ok(document) => {
-                let layers = document.layers().iter().enumerate();
-                for (index, layer) in
-                    layers.filter(|(_, layer)| layer.media_type == SIMPLE_SIGNING_MEDIA_TYPE)
-                {
-                    let annotations = layer.annotations.clone();
-                    let material =
-                        read(&layer.digest).map(|payload| Material::CosignSig { payload, annotations });
-                    found.push((format!("signature {}", index + 1), material));
-                }
-            }
-            Err(why) => found.push(("tag `.sig`".to_owned(), Err(why))),
-        }
-    }
-    for entry in catalog.referrers(repository, digest) {
-        let Ok(document) = document(layout, &entry.digest, &entry.media_type) else { continue };
-        let [layer] = document.layers() else { continue };
-        if layer.media_type.starts_with(BUNDLE_MEDIA_TYPE_PREFIX) {
-            let material = read(&layer.digest).map(|json| Material::Bundle { json });
-            found.push(("referrer".to_owned(), material));
-        }
-    }
-    found
+/// A signature that is listed; what it consists of is read when its turn comes.
+struct Found {
+    /// The words that name it.
+    artifact: String,
+    material: Result<Listed, (Code, String)>,
 }
 
-pub(crate) fn document(layout: &Layout, digest: &Digest, media_type: &str) -> Result<Document, String> {
-    let content = layout.get(digest).map_err(|error| error.to_string())?;
-    Document::parse(&content, media_type).map_err(|error| error.to_string())
+/// Where the content of a signature is.
+enum Listed {
+    CosignSig { payload: Descriptor },
+    Bundle { json: Descriptor },
+}
+
+impl Listed {
+    fn read(self, layout: &Layout, limits: &Limits) -> Result<Material, (Code, String)> {
+        let (Self::CosignSig { payload: layer } | Self::Bundle { json: layer }) = &self;
+        let failed = |error: LayoutError| (Code::Malformed, error.to_string());
+        if layout.blob(&layer.digest).map_err(failed)?.length() > limits.material_bytes as u64 {
+            return Err((Code::LimitReached, format!("larger than {} bytes", limits.material_bytes)));
+        }
+        let content = layout.get(&layer.digest).map_err(failed)?;
+        Ok(match self {
+            Self::CosignSig { payload } => {
+                Material::CosignSig { payload: content, annotations: payload.annotations }
+            }
+            Self::Bundle { .. } => Material::Bundle { json: content },
+        })
+    }
+}
+
+/// Every signature of a digest.
+fn signatures<'a>(
+    layout: &'a Layout,
+    catalog: &'a Catalog,
+    repository: &str,
+    digest: &Digest,
+) -> impl Iterator<Item = Found> + use<'a> {
+    let tagged = match catalog.tagged(repository, &digest.signature_tag()) {
+        None => Vec::new(),
+        Some(entry) => match document(layout, entry) {
+            Ok(document) => {
+                let layers = document.layers().iter().enumerate();
+                let layers = layers.filter(|(_, layer)| layer.media_type == SIMPLE_SIGNING_MEDIA_TYPE);
+                layers
+                    .map(|(index, layer)| Found {
+                        artifact: format!("signature {}", index + 1),
+                        material: Ok(Listed::CosignSig { payload: layer.clone() }),
+                    })
+                    .collect()
+            }
+            Err(why) => {
+                vec![Found { artifact: "tag `.sig`".to_owned(), material: Err((Code::Malformed, why)) }]
+            }
+        },
+    };
+    let referrers = catalog.referrers(repository, digest).iter().filter_map(|entry| {
+        let document = document(layout, entry).ok()?;
+        let [layer] = document.layers() else { return None };
+        let is_bundle = layer.media_type.starts_with(BUNDLE_MEDIA_TYPE_PREFIX);
+        is_bundle.then(|| Found {
+            artifact: "referrer".to_owned(),
+            material: Ok(Listed::Bundle { json: layer.clone() }),
+        })
+    });
+    tagged.into_iter().chain(referrers)
+}
+
+/// Reads a document of a layout; what is wrong with it is told with its digest.
+pub(crate) fn document(layout: &Layout, entry: &Descriptor) -> Result<Document, String> {
+    let wrong = |why: &dyn std::fmt::Display| format!("the manifest {}: {why}", entry.digest);
+    let content = layout.get(&entry.digest).map_err(|error| match error {
+        LayoutError::Absent(digest) => format!("the manifest {digest}{} is missing", platform(entry)),
+        error => error.to_string(),
+    })?;
+    if content.len() as u64 != entry.size {
+        return Err(wrong(&format!("it has {} bytes, its descriptor says {}", content.len(), entry.size)));
+    }
+    Document::parse(&content, &entry.media_type).map_err(|error| wrong(&error))
+}
+
+/// For which machines something is, in words that follow its name.
+pub(crate) fn platform(entry: &Descriptor) -> String {
+    entry.platform.as_ref().map(|at| format!(" ({at})")).unwrap_or_default()
 }
 
 /// Whether a document is a signature or an attestation rather than an image.

@@ -19,6 +19,7 @@ mod judge;
 mod push;
 mod turns;
 mod verify;
+mod walk;
 
 pub use create::{CreateError, Creator, Hosts, Progress, Settings};
 pub use filled::{Filled, Missing, check};
@@ -32,7 +33,7 @@ use countersign_signature::{Trust, sealed_by};
 
 /// The file beside `index.json` that holds the seal.
 pub const SEAL_FILE: &str = "index.json.sigstore.json";
-/// The annotation of an index that says for which platforms it was made, where not for all.
+/// The annotation of an entry that says for which platforms it was collected, where not for all.
 pub const PLATFORMS: &str = "dev.countersign.platforms";
 /// Bytes of a seal.
 const MAX_SEAL: u64 = 1 << 20;
@@ -82,36 +83,4 @@ pub fn check_seal(layout: &Layout, trust: &Trust) -> Result<Seal, LayoutError> {
         Ok(key) => Seal::Holds(key),
         Err(error) => Seal::Broken(error.to_string()),
     })
-}
-
-/// The tags under which cosign 2 keeps what belongs to an image, and the fallback tag of
-/// referrers: none of them names an image.
-fn is_artifact_tag(tag: &str) -> bool {
-    let Some(rest) = tag.strip_prefix("sha256-").or_else(|| tag.strip_prefix("sha512-")) else {
-        return false;
-    };
-    let hex = rest.split('.').next().unwrap_or_default();
-    let suffix = &rest[hex.len()..];
-    matches!(hex.len(), 64 | 128)
-        && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-        && ["", ".sig", ".att", ".sbom"].contains(&suffix)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tags_of_artifacts() {
-        let hex = "0".repeat(64);
-        for (tag, artifact) in [
-            (format!("sha256-{hex}.sig"), true),
-            (format!("sha256-{hex}"), true),
-            (format!("sha256-{hex}.txt"), false),
-            ("sha256-abc.sig".to_owned(), false),
-            ("1.4".to_owned(), false),
-        ] {
-            assert_eq!(is_artifact_tag(&tag), artifact, "{tag}");
-        }
-    }
 }

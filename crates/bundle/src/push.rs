@@ -1,22 +1,24 @@
 //! Fills a registry from a bundle: every platform, every signature, whatever refers to them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read as _;
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use countersign_layout::{Blob, Descriptor, Layout, LayoutError};
-use countersign_manifest::{Document, INDEX};
+use countersign_layout::{Blob, Descriptor, Layout, LayoutError, REF_NAME};
+use countersign_manifest::INDEX;
 use countersign_reference::Digest;
 use countersign_registry::{Endpoint, Error, Payload, Subject};
-use futures_util::future::BoxFuture;
-use futures_util::{FutureExt as _, StreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
 use crate::turns::{Turns, lock};
-use crate::verify::{MAX_DEPTH, is_foreign, split};
+use crate::walk::{Name, Tree, is_foreign};
 use crate::{Progress, judge};
+
+/// How registries say that an index names what they lack (distribution-spec, "Error Codes").
+const INCOMPLETE: [&str; 3] = ["MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN", "MANIFEST_INVALID"];
 
 /// How much is pushed at a time.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +70,8 @@ pub struct Pusher<'a> {
     uploads: Semaphore,
     /// A repository of the endpoint that has the content.
     placed: Mutex<HashMap<Digest, String>>,
+    /// Documents whose layers are in a repository of the endpoint.
+    placed_documents: Mutex<HashSet<(String, Digest)>>,
     turns: Turns<(String, Digest)>,
     /// Referrers that the endpoint does not list by itself: by repository and subject.
     unlisted: Mutex<BTreeMap<(String, Digest), Vec<Descriptor>>>,
@@ -82,8 +86,9 @@ impl<'a> Pusher<'a> {
         progress: &'a dyn Progress,
     ) -> Self {
         let uploads = Semaphore::new(settings.uploads.max(1));
-        let (placed, turns, unlisted) = (Mutex::default(), Turns::default(), Mutex::default());
-        Self { layout, endpoint, settings, progress, uploads, placed, turns, unlisted }
+        let (placed, placed_documents) = (Mutex::default(), Mutex::default());
+        let (turns, unlisted) = (Turns::default(), Mutex::default());
+        Self { layout, endpoint, settings, progress, uploads, placed, placed_documents, turns, unlisted }
     }
 
     /// Pushes everything that is not there yet. What failed is told for each name; the next run
@@ -94,10 +99,14 @@ impl<'a> Pusher<'a> {
     /// The layout cannot be read, or the registry refuses what the bundle is ([`PushError::Sparse`]).
     pub async fn push(&self) -> Result<Vec<(String, PushError)>, PushError> {
         let index = self.layout.index()?;
-        let entries: Vec<(&str, &Descriptor)> = index.named().collect();
+        let name = |entry: &Descriptor| entry.annotations.get(REF_NAME).cloned().unwrap_or_default();
+        let entries: Vec<_> = index.manifests.iter().map(|entry| (name(entry), entry)).collect();
         self.try_sparse(&entries).await?;
         let results: Vec<_> = stream::iter(entries)
-            .map(|(name, entry)| async move { (name.to_owned(), self.entry(name, entry).await) })
+            .map(|(name, entry)| async move {
+                let result = self.entry(&name, entry).await;
+                (name, result)
+            })
             .buffer_unordered(self.settings.entries.max(1))
             .collect()
             .await;
@@ -118,18 +127,18 @@ impl<'a> Pusher<'a> {
         Ok(failed)
     }
 
-    /// Before anything is uploaded: an index of nothing but platforms that the bundle leaves out
-    /// is taken by a registry that would take the bundle's own, too.
-    async fn try_sparse(&self, entries: &[(&str, &Descriptor)]) -> Result<(), PushError> {
-        for (name, entry) in entries {
-            let Some((repository, _)) = split(name) else { continue };
-            let document = self.document(&entry.digest, &entry.media_type)?;
-            let missing: Vec<&Descriptor> =
-                document.children().iter().filter(|child| !self.layout.has(&child.digest)).collect();
-            if missing.is_empty() || self.is_there(repository, &entry.digest).await? {
+    /// Whether the registry takes an index whose platforms are not all there, where the bundle has one:
+    /// asked before anything large is sent. An index of nothing but what the bundle leaves out is taken
+    /// by a registry that would take the bundle's own, too.
+    async fn try_sparse(&self, entries: &[(String, &Descriptor)]) -> Result<(), PushError> {
+        for (text, entry) in entries {
+            let Ok(name) = Name::of(text, entry) else { continue };
+            let repository = name.repository();
+            let left_out = Tree::of(self.layout, entry).left_out;
+            if left_out.is_empty() || self.is_there(repository, &entry.digest).await? {
                 continue;
             }
-            let probe = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": missing }).to_string();
+            let probe = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": left_out }).to_string();
             let (digest, probe) = (Digest::sha256_of(probe.as_bytes()), Bytes::from(probe));
             let pushed = self.endpoint.push_manifest(repository, &digest.to_string(), INDEX, &probe).await;
             return match pushed {
@@ -138,7 +147,9 @@ impl<'a> Pusher<'a> {
                     _ = self.endpoint.delete_manifest(repository, &digest).await;
                     Ok(())
                 }
-                Err(Error::Status(400..=499) | Error::Absent) => Err(PushError::Sparse),
+                Err(Error::Refused { code, .. }) if INCOMPLETE.contains(&code.as_str()) => {
+                    Err(PushError::Sparse)
+                }
                 Err(error) => Err(PushError::Registry { what: format!("an index in {repository}"), error }),
             };
         }
@@ -151,65 +162,48 @@ impl<'a> Pusher<'a> {
         found.map_err(|error| PushError::Registry { what, error })
     }
 
-    fn document(&self, digest: &Digest, media_type: &str) -> Result<Document, PushError> {
-        judge::document(self.layout, digest, media_type).map_err(PushError::Document)
-    }
-
-    async fn entry(&self, name: &str, entry: &Descriptor) -> Result<(), PushError> {
-        let Some((repository, reference)) = split(name) else {
-            return Err(PushError::Document("is not `repository:tag` or `repository@digest`".to_owned()));
-        };
-        let digest = entry.digest.to_string();
-        // A fallback tag of the outside is not copied: the list is made anew from what is here.
-        let document = self.place(repository, entry, 0).await?;
-        let reference = if name.contains('@') { digest.as_str() } else { reference };
-        let bytes = Bytes::from(self.layout.get(&entry.digest)?);
-        let pushed = self.endpoint.push_manifest(repository, reference, &entry.media_type, &bytes).await;
-        let subject =
-            pushed.map_err(|error| PushError::Registry { what: format!("the manifest {digest}"), error })?;
-        if let (Some(of), Subject::Ignored) = (&document.subject, subject) {
-            let listed = Descriptor {
-                artifact_type: document.artifact_type.clone(),
-                annotations: document.annotations.clone(),
-                ..Descriptor::new(&entry.media_type, entry.digest.clone(), entry.size)
+    async fn entry(&self, text: &str, entry: &Descriptor) -> Result<(), PushError> {
+        let name = Name::of(text, entry).map_err(PushError::Document)?;
+        let repository = name.repository();
+        let tree = Tree::of(self.layout, entry);
+        if !tree.flaws.is_empty() {
+            return Err(PushError::Document(tree.flaws.join("; ")));
+        }
+        for (descriptor, document) in &tree.documents {
+            let digest = descriptor.digest.to_string();
+            let of_tree = (repository.to_owned(), descriptor.digest.clone());
+            if !lock(&self.placed_documents).contains(&of_tree) {
+                // A fallback tag of the outside is not copied: the list is made anew from what is here.
+                let blobs: Vec<_> = document.blobs().map(|blob| self.blob(repository, blob)).collect();
+                for result in futures_util::future::join_all(blobs).await {
+                    result?;
+                }
+            }
+            let own = descriptor.digest == entry.digest;
+            if !own && self.is_there(repository, &descriptor.digest).await? {
+                continue;
+            }
+            let reference = match name {
+                Name::Tag { tag, .. } if own => tag,
+                _ => digest.as_str(),
             };
-            let key = (repository.to_owned(), of.digest.clone());
-            lock(&self.unlisted).entry(key).or_default().push(listed);
+            let bytes = Bytes::from(self.layout.get(&descriptor.digest)?);
+            let pushed = self.endpoint.push_manifest(repository, reference, &descriptor.media_type, &bytes);
+            let what = || format!("the manifest {digest}{}", judge::platform(descriptor));
+            let subject = pushed.await.map_err(|error| PushError::Registry { what: what(), error })?;
+            lock(&self.placed_documents).insert(of_tree);
+            if let (true, Some(of), Subject::Ignored) = (own, &document.subject, subject) {
+                let listed = Descriptor {
+                    artifact_type: document.artifact_type.clone(),
+                    annotations: document.annotations.clone(),
+                    ..Descriptor::new(&entry.media_type, entry.digest.clone(), entry.size)
+                };
+                let key = (repository.to_owned(), of.digest.clone());
+                lock(&self.unlisted).entry(key).or_default().push(listed);
+            }
         }
-        self.progress.image(name);
+        self.progress.image(text);
         Ok(())
-    }
-
-    /// Puts all that a document names where the document is going to be.
-    fn place<'b>(
-        &'b self,
-        repository: &'b str,
-        entry: &'b Descriptor,
-        depth: usize,
-    ) -> BoxFuture<'b, Result<Document, PushError>> {
-        async move {
-            let document = self.document(&entry.digest, &entry.media_type)?;
-            for child in document.children().iter().filter(|child| self.layout.has(&child.digest)) {
-                if depth > MAX_DEPTH {
-                    return Err(PushError::Document("indexes are nested too deep".to_owned()));
-                }
-                self.place(repository, child, depth + 1).await?;
-                if !self.is_there(repository, &child.digest).await? {
-                    let bytes = Bytes::from(self.layout.get(&child.digest)?);
-                    let reference = child.digest.to_string();
-                    let pushed =
-                        self.endpoint.push_manifest(repository, &reference, &child.media_type, &bytes).await;
-                    let what = format!("the manifest {reference}");
-                    pushed.map_err(|error| PushError::Registry { what, error })?;
-                }
-            }
-            let blobs: Vec<_> = document.blobs().map(|blob| self.blob(repository, blob)).collect();
-            for result in futures_util::future::join_all(blobs).await {
-                result?;
-            }
-            Ok(document)
-        }
-        .boxed()
     }
 
     async fn blob(&self, repository: &str, blob: &Descriptor) -> Result<(), PushError> {

@@ -3,16 +3,14 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use countersign_layout::{Catalog, Descriptor, Index, Layout, LayoutError};
+use countersign_layout::{Catalog, Layout, LayoutError, REF_NAME};
 use countersign_manifest::Platform;
 use countersign_reference::Digest;
 use countersign_signature::Trust;
 
 use crate::judge::{self, Signed};
-use crate::{PLATFORMS, Seal, check_seal, is_artifact_tag};
-
-/// How deep indexes may be nested.
-pub(crate) const MAX_DEPTH: usize = 4;
+use crate::walk::{Name, Tree};
+use crate::{Seal, check_seal};
 
 /// What is in a bundle, and what is wrong with it.
 #[derive(Clone, Debug)]
@@ -47,7 +45,7 @@ pub struct Image {
 }
 
 /// Something that is damaged or missing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
     /// The name of the entry, or nothing where it is content alone.
     pub name: String,
@@ -73,7 +71,10 @@ pub fn verify(
 ) -> Result<Report, LayoutError> {
     let mut report = contents(layout, trust)?;
     report.seal = bundle_keys.map(|keys| check_seal(layout, keys)).transpose()?;
-    for digest in layout.digests()? {
+    let (digests, strays) = layout.digests()?;
+    let stray = |name| Problem { name, what: "is not named by a digest".to_owned() };
+    report.problems.extend(strays.into_iter().map(stray));
+    for digest in digests {
         report.blobs += 1;
         match layout.check(&digest) {
             Ok(length) => report.bytes += length,
@@ -85,119 +86,56 @@ pub fn verify(
 
 /// What is in a bundle, as its documents say: layers are not read.
 ///
+/// Every entry is an image that has to be signed, unless it belongs to one and is nothing that a
+/// runtime would unpack.
+///
 /// # Errors
 ///
 /// The layout itself cannot be read.
 pub fn contents(layout: &Layout, trust: Option<&Trust>) -> Result<Report, LayoutError> {
     let index = layout.index()?;
     let catalog = Catalog::of(layout, &index);
-    let mut reader = Reader { layout, chosen: chosen(&index), seen: BTreeSet::new(), problems: Vec::new() };
-    let mut images = Vec::new();
-    for (name, entry) in index.named() {
-        let mut image = Image {
-            name: name.to_owned(),
-            digest: entry.digest.clone(),
-            platforms: Vec::new(),
-            left_out: Vec::new(),
-            signed: Signed::Not,
-            artifacts: 0,
-        };
-        reader.document(name, entry, &mut image, 0);
-        let Some((repository, rest)) = split(name) else {
-            reader.problem(name, "is not `repository:tag` or `repository@digest`");
-            continue;
-        };
-        let referrer = judge::document(layout, &entry.digest, &entry.media_type)
-            .is_ok_and(|document| document.subject.is_some());
-        if referrer || is_artifact_tag(rest) {
-            continue;
+    let (mut images, mut problems) = (Vec::new(), BTreeSet::new());
+    let mut problem =
+        |name: &str, what: &str| problems.insert(Problem { name: name.to_owned(), what: what.to_owned() });
+    if index.manifests.is_empty() {
+        problem("", "there is nothing in the bundle");
+    }
+    let mut names = BTreeSet::new();
+    for entry in &index.manifests {
+        let text = entry.annotations.get(REF_NAME).map(String::as_str).unwrap_or_default();
+        if text.is_empty() {
+            problem("", &format!("the entry {} of index.json has no `{REF_NAME}`", entry.digest));
+        } else if !names.insert(text) {
+            problem(text, "stands twice in index.json");
         }
-        image.signed = judge::judge(layout, &catalog, repository, &entry.digest, trust);
+        let tree = Tree::of(layout, entry);
+        tree.flaws.iter().for_each(|flaw| _ = problem(text, flaw));
+        let name = match Name::of(text, entry) {
+            Ok(name) if tree.is_attached(layout, &name) => continue,
+            Ok(name) => Some(name),
+            Err(_) if text.is_empty() => None,
+            Err(why) => {
+                problem(text, &why);
+                None
+            }
+        };
+        let Some(repository) = name.map(|name| name.repository()) else { continue };
         let tags = [".sig", ".att", ".sbom"].iter().filter(|suffix| {
             let tag = format!("{}{suffix}", entry.digest.referrers_tag());
             catalog.tagged(repository, &tag).is_some()
         });
-        image.artifacts = catalog.referrers(repository, &entry.digest).len() + tags.count();
-        images.push(image);
+        images.push(Image {
+            name: text.to_owned(),
+            digest: entry.digest.clone(),
+            signed: judge::judge(layout, &catalog, repository, &entry.digest, trust),
+            artifacts: catalog.referrers(repository, &entry.digest).len() + tags.count(),
+            left_out: tree.left_out.into_iter().filter_map(|child| child.platform).collect(),
+            platforms: tree.platforms,
+        });
     }
-    Ok(Report { images, problems: reader.problems, seal: None, blobs: 0, bytes: 0 })
+    Ok(Report { images, problems: problems.into_iter().collect(), seal: None, blobs: 0, bytes: 0 })
 }
 
-pub(crate) fn split(name: &str) -> Option<(&str, &str)> {
-    name.split_once('@').or_else(|| name.rsplit_once(':'))
-}
-
-/// The platforms that a bundle was made for; all of them where it does not say.
-fn chosen(index: &Index) -> Vec<Platform> {
-    let text = index.annotations.get(PLATFORMS).map(String::as_str).unwrap_or_default();
-    text.split(',').filter_map(|platform| platform.trim().parse().ok()).collect()
-}
-
-struct Reader<'a> {
-    layout: &'a Layout,
-    chosen: Vec<Platform>,
-    seen: BTreeSet<Digest>,
-    problems: Vec<Problem>,
-}
-
-impl Reader<'_> {
-    fn problem(&mut self, name: &str, what: impl Into<String>) {
-        self.problems.push(Problem { name: name.to_owned(), what: what.into() });
-    }
-
-    fn document(&mut self, name: &str, entry: &Descriptor, image: &mut Image, depth: usize) {
-        if depth > MAX_DEPTH {
-            return self.problem(name, format!("indexes are nested more than {MAX_DEPTH} deep"));
-        }
-        let document = match judge::document(self.layout, &entry.digest, &entry.media_type) {
-            Ok(document) => document,
-            Err(why) => return self.problem(name, format!("{}: {why}", entry.digest)),
-        };
-        for child in document.children() {
-            if self.layout.has(&child.digest) {
-                image.platforms.extend(child.platform.clone());
-                self.document(name, child, image, depth + 1);
-            } else if self.is_left_out(child) {
-                image.left_out.extend(child.platform.clone());
-            } else {
-                let platform = child.platform.as_ref().map(|at| format!(" ({at})")).unwrap_or_default();
-                self.problem(name, format!("the manifest {}{platform} is missing", child.digest));
-            }
-        }
-        for blob in document.blobs() {
-            if !self.seen.insert(blob.digest.clone()) {
-                continue;
-            }
-            let foreign = is_foreign(blob);
-            match self.layout.blob(&blob.digest) {
-                Ok(found) if found.length() != blob.size => {
-                    let (digest, found, size) = (&blob.digest, found.length(), blob.size);
-                    self.problem(name, format!("{digest} has {found} bytes, its descriptor says {size}"));
-                }
-                Ok(_) => {}
-                Err(LayoutError::Absent(_)) if foreign => {}
-                Err(LayoutError::Absent(digest)) => {
-                    self.problem(name, format!("the layer {digest} is missing"));
-                }
-                Err(error) => self.problem(name, error.to_string()),
-            }
-        }
-    }
-
-    /// Whether a child of an index is for none of the platforms that the bundle was made for.
-    fn is_left_out(&self, child: &Descriptor) -> bool {
-        !self.chosen.is_empty() && !wanted(&self.chosen, child)
-    }
-}
-
-/// Whether a child of an index is for one of these platforms; all are where none is named.
-pub(crate) fn wanted(platforms: &[Platform], child: &Descriptor) -> bool {
-    let of = |platform: &Platform| platforms.iter().any(|chosen| chosen.matches(platform));
-    // What names no platform is taken along; BuildKit's attestations name `unknown/unknown`.
-    platforms.is_empty() || child.platform.as_ref().is_none_or(of)
-}
-
-/// A layer that a registry need not have (OCI image-spec, "Non-Distributable Layers").
-pub(crate) fn is_foreign(layer: &Descriptor) -> bool {
-    layer.media_type.contains("nondistributable") || layer.media_type.contains(".foreign.")
-}
+#[cfg(test)]
+mod tests;

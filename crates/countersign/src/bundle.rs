@@ -67,9 +67,8 @@ async fn create(arguments: &BundleCreate) -> Result<Exit> {
         warn(&problem.to_string());
     }
     if !failed.is_empty() {
-        let unreachable = failed.iter().any(|(_, error)| is_unreachable(error));
         talk(&format!("{} of {} images are missing: run this again to go on", failed.len(), images.len()));
-        return Ok(if unreachable { Exit::Unreachable } else { Exit::Negative });
+        return Ok(failed.iter().map(|(_, error)| exit_of(error)).max().unwrap_or(Exit::Negative));
     }
     match &signer {
         Some(signer) => seal(&layout, signer)?,
@@ -91,8 +90,12 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn is_unreachable(error: &CreateError) -> bool {
-    matches!(error, CreateError::Registry { error, .. } if error.class() == Class::Unreachable)
+fn exit_of(error: &CreateError) -> Exit {
+    match error {
+        CreateError::Registry { error, .. } if error.class() == Class::Unreachable => Exit::Unreachable,
+        CreateError::NoHost(_) | CreateError::Name(_) | CreateError::Ambiguous { .. } => Exit::Usage,
+        _ => Exit::Negative,
+    }
 }
 
 /// Names every image without a good signature, and counts them.
@@ -144,15 +147,19 @@ fn hosts(arguments: &BundleCreate) -> Result<Hosts> {
         let endpoint = reach.endpoint(&host, &url).with_context(|| format!("--registry {text}"))?;
         hosts.insert(host, Arc::new(endpoint));
     }
+    reach.warn_unused();
     Ok(hosts)
 }
 
-/// The Site, and the keys that images have to be signed by: those given, and the Site's.
+/// The Site, and the keys that images have to be signed by: those given, and the Site's. Whoever
+/// puts bundles together (`trust.bundleKeys`) signs no image by that.
 fn trust(arguments: &BundleTrust) -> Result<(Option<Arc<Site>>, Option<Trust>)> {
     let site = arguments.site.as_deref().map(site::read).transpose()?;
     let mut pem = key_files(&arguments.key, "--key")?;
     if let (Some(site), Some(path)) = (&site, &arguments.site) {
-        pem.extend(policies::site_keys(site, &site::loader(path))?.into_values());
+        let keys = policies::site_keys(site, &site::loader(path))?.into_iter();
+        let of_images = keys.filter(|(name, _)| !site.trust.bundle_keys.contains(name));
+        pem.extend(of_images.map(|(_, pem)| pem));
     }
     Ok((site, parsed(&pem, "--key")?))
 }
@@ -181,8 +188,13 @@ fn verify_bundle(arguments: &BundleVerify) -> Result<Exit> {
         }
     }
     let bundle_keys = parsed(&pem, "--bundle-key")?;
-    if images.is_none() && bundle_keys.is_none() {
-        warn("no key was given: bytes are checked, and nobody is asked who stands behind them");
+    if images.is_none() {
+        warn(
+            "no key for images was given (--key, or `trust.keys` of a Site): nobody is asked who signed them",
+        );
+    }
+    if bundle_keys.is_none() {
+        warn("no key for the seal was given (--bundle-key, or `trust.bundleKeys` of a Site)");
     }
     let layout = Layout::open(&arguments.bundle).context("BUNDLE")?;
     let report = verify(&layout, images.as_ref(), bundle_keys.as_ref())?;

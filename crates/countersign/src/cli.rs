@@ -71,15 +71,16 @@ pub(crate) enum MirrorCommand {
     Check(MirrorArguments),
 }
 
-/// Nothing but the endpoint is asked. Exit codes: 0 everything is there, 1 something is missing,
-/// 2 wrong usage or configuration, 3 the endpoint could not be reached.
+/// Nothing but the endpoint is asked. Exit codes: 0 everything is there, 1 something is missing or
+/// was not taken, 2 wrong usage or configuration, 3 the endpoint could not be reached.
 #[derive(Args, Debug)]
 pub(crate) struct MirrorArguments {
     /// The bundle: a directory or a tar file
     #[arg(value_name = "BUNDLE")]
     pub(crate) bundle: PathBuf,
 
-    /// The registry
+    /// The registry, found by name resolution: where nodes' rules or DNS lead a name elsewhere, give
+    /// `--site` and `--endpoint`
     #[arg(long, value_name = "URL", required_unless_present = "site", conflicts_with = "site")]
     pub(crate) to: Option<String>,
 
@@ -118,8 +119,9 @@ pub(crate) enum BundleCommand {
     List(BundleList),
 }
 
-/// Goes on where an earlier run was interrupted. Exit codes: 0 complete, 1 an image has no
-/// signature by the keys given, 2 wrong usage or configuration, 3 something could not be fetched.
+/// Goes on where an earlier run was interrupted. Exit codes: 0 complete, 1 an image is not there,
+/// is not given to us or has no signature by the keys given, 2 wrong usage or configuration,
+/// 3 something could not be reached.
 #[derive(Args, Debug)]
 pub(crate) struct BundleCreate {
     /// Images, by the names that pods give them
@@ -200,7 +202,8 @@ pub(crate) struct BundleTrust {
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Vec<PathBuf>,
 
-    /// The Site: its `trust.keys`, `trust.bundleKeys` and names count
+    /// The Site: its names count, its `trust.bundleKeys` for the seal, and its other `trust.keys`
+    /// for images
     #[arg(long, value_name = "FILE")]
     pub(crate) site: Option<PathBuf>,
 }
@@ -227,7 +230,8 @@ pub(crate) struct RegistryServe {
     #[arg(long, value_name = "NAME", conflicts_with = "tls_cert")]
     pub(crate) name: Vec<String>,
 
-    /// The CA (PEM) that the certificate is made with; one is made where none is given
+    /// The CA (PEM) that the certificate is made with: for what outlives a run; one that ends with
+    /// it is made where none is given
     #[arg(long, value_name = "FILE", requires = "ca_key", conflicts_with = "tls_cert")]
     pub(crate) ca_cert: Option<PathBuf>,
 
@@ -235,7 +239,7 @@ pub(crate) struct RegistryServe {
     #[arg(long, value_name = "FILE", requires = "ca_cert")]
     pub(crate) ca_key: Option<PathBuf>,
 
-    /// Where to write the CA that is made
+    /// Where to write the CA that is made: what clients check the certificate with
     #[arg(long, value_name = "FILE", conflicts_with_all = ["ca_cert", "tls_cert"])]
     pub(crate) ca_out: Option<PathBuf>,
 

@@ -5,6 +5,8 @@ use std::io::IsTerminal as _;
 use countersign_bundle::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::site::warn;
+
 /// A bar on stderr, if that is a terminal.
 pub(crate) struct Bar(ProgressBar);
 
@@ -36,5 +38,9 @@ impl Progress for Bar {
 
     fn image(&self, name: &str) {
         self.0.println(name);
+    }
+
+    fn warn(&self, what: &str) {
+        self.0.suspend(|| warn(what));
     }
 }

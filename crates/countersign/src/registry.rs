@@ -46,6 +46,10 @@ fn identity(arguments: &RegistryServe) -> Result<Identity> {
         (Some(certificate), Some(key)) => {
             Authority::from_pem(&read(certificate)?, &read(key)?).context("--ca-cert and --ca-key")?
         }
+        _ if arguments.ca_out.is_none() => bail!(
+            "nobody could check the certificate that is made: --ca-out says where to write its CA, \
+             --ca-cert and --ca-key name a CA that nodes know"
+        ),
         _ => Authority::generate("countersign bootstrap registry")?,
     };
     if let Some(path) = &arguments.ca_out {

@@ -16,6 +16,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 
 /// The body of a response.
@@ -33,14 +34,20 @@ pub struct ServeLimits {
     pub connections: usize,
     /// Time for a TLS handshake and for the head of a request. Default 10 s.
     pub handshake: Duration,
+    /// How long a client may take nothing of what is sent to it. Default 60 s.
+    pub stalled: Duration,
     /// How long open requests may go on after the end was asked for. Default 15 s.
     pub drain: Duration,
 }
 
 impl ServeLimits {
     /// The defaults.
-    pub const DEFAULT: Self =
-        Self { connections: 1024, handshake: Duration::from_secs(10), drain: Duration::from_secs(15) };
+    pub const DEFAULT: Self = Self {
+        connections: 1024,
+        handshake: Duration::from_secs(10),
+        stalled: Duration::from_secs(60),
+        drain: Duration::from_secs(15),
+    };
 }
 
 /// Serves HTTP/1.1 on this listener, with TLS where a configuration is given, until `end`
@@ -80,6 +87,9 @@ pub async fn serve<H, F>(
             () = &mut end => break,
         };
         _ = stream.set_nodelay(true);
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(limits.stalled));
+        let stream = Box::pin(stream);
         let (handler, acceptor, watcher) = (handler.clone(), acceptor.clone(), graceful.watcher());
         tokio::spawn(async move {
             let _slot = slot;
@@ -107,4 +117,64 @@ pub async fn serve<H, F>(
     }
     drop(listener);
     _ = tokio::time::timeout(limits.drain, graceful.shutdown()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    /// A body that says when it is given up.
+    struct Endless(Arc<AtomicBool>);
+
+    impl Drop for Endless {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    impl hyper::body::Body for Endless {
+        type Data = Bytes;
+        type Error = std::io::Error;
+
+        fn poll_frame(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, std::io::Error>>> {
+            std::task::Poll::Ready(Some(Ok(hyper::body::Frame::data(Bytes::from_static(&[0; 65536])))))
+        }
+    }
+
+    #[tokio::test]
+    async fn t38_a_client_that_takes_nothing_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let given_up = Arc::new(AtomicBool::new(false));
+        let body = Arc::clone(&given_up);
+        let handler = move |_| {
+            let body = Endless(Arc::clone(&body));
+            async move { Response::new(body.boxed()) }
+        };
+        let limits = ServeLimits { stalled: Duration::from_millis(300), ..ServeLimits::DEFAULT };
+        tokio::spawn(serve(listener, None, limits, handler, std::future::pending()));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        // Whoever reads, however slowly, is served.
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            client.read_exact(&mut vec![0; 8 << 20]).await.unwrap();
+        }
+        assert!(!given_up.load(Ordering::SeqCst));
+        for _ in 0..100 {
+            if given_up.load(Ordering::SeqCst) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("it waits for ever");
+    }
 }

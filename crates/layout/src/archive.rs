@@ -1,10 +1,13 @@
 //! A layout in one tar file, read where it lies: nothing is ever unpacked.
 //!
 //! Only regular files under the names of a layout count. A link, a device, an absolute or
-//! climbing name, a sparse file, a name that stands twice: the archive is refused (T-45).
+//! climbing name, a sparse file, a name that stands twice, a header of any length: the archive is
+//! refused (T-45).
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Component, Path};
 use std::sync::Arc;
 
@@ -14,6 +17,32 @@ use crate::{Blob, LayoutError, io_error};
 
 /// Files in one archive.
 const MAX_FILES: usize = 1_000_000;
+
+/// Bytes that are read to come from one file to the next: headers, and the headers of long names.
+const MAX_HEADERS: u64 = 64 << 10;
+
+/// Reads headers, and nothing that is larger: what an archive calls a long name is read whole.
+struct Headers<'a> {
+    file: &'a File,
+    left: Cell<u64>,
+}
+
+impl Read for &Headers<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut file = self.file;
+        let read = file.read(buffer)?;
+        let left = self.left.get().checked_sub(read as u64);
+        self.left.set(left.ok_or_else(|| io::Error::other("a header that no image layout needs"))?);
+        Ok(read)
+    }
+}
+
+impl Seek for &Headers<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let mut file = self.file;
+        file.seek(to)
+    }
+}
 
 /// Where each file of an archive lies.
 #[derive(Debug)]
@@ -28,9 +57,11 @@ impl Archive {
         let file = File::open(path).map_err(|error| io_error(path, error))?;
         let length = file.metadata().map_err(|error| io_error(path, error))?.len();
         let mut files = BTreeMap::new();
-        let mut archive = tar::Archive::new(&file);
+        let headers = Headers { file: &file, left: Cell::new(MAX_HEADERS) };
+        let mut archive = tar::Archive::new(&headers);
         let entries = archive.entries_with_seek().map_err(|error| io_error(path, error))?;
         for entry in entries {
+            headers.left.set(MAX_HEADERS);
             let entry =
                 entry.map_err(|error| malformed(format!("not a tar archive, or cut off: {error}")))?;
             let name = entry.path().map_err(|error| malformed(error.to_string()))?.into_owned();

@@ -2,15 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use countersign_manifest::Document;
+use countersign_manifest::{Document, is_document, is_index};
 use countersign_reference::Digest;
 
 use crate::{Descriptor, Index, Layout};
+
+/// Indexes within indexes.
+const MAX_DEPTH: usize = 4;
 
 /// Names in the index of a layout are `repository:tag`, or `repository@digest` for what has no tag.
 #[derive(Debug, Default)]
 pub struct Catalog {
     by_tag: HashMap<String, Descriptor>,
+    /// Entries, and the children of indexes, which need not say themselves what they are.
     by_digest: HashMap<Digest, Descriptor>,
     tags: BTreeMap<String, BTreeSet<String>>,
     /// By repository and subject.
@@ -33,9 +37,9 @@ impl Catalog {
             catalog.by_digest.insert(entry.digest.clone(), entry.clone());
             let content = layout.get(&entry.digest);
             let document = content.ok().and_then(|bytes| Document::parse(&bytes, &entry.media_type).ok());
-            if let Some((document, subject)) =
-                document.and_then(|document| Some((document.clone(), document.subject?.digest)))
-            {
+            let Some(document) = document else { continue };
+            catalog.children(layout, &document, 0);
+            if let Some(subject) = document.subject.map(|subject| subject.digest) {
                 let listed = Descriptor {
                     artifact_type: document.artifact_type,
                     annotations: document.annotations,
@@ -50,12 +54,28 @@ impl Catalog {
         catalog
     }
 
+    fn children(&mut self, layout: &Layout, document: &Document, depth: usize) {
+        for child in document.children().iter().filter(|child| is_document(&child.media_type)) {
+            if self.by_digest.contains_key(&child.digest) {
+                continue;
+            }
+            self.by_digest.insert(child.digest.clone(), child.clone());
+            if is_index(&child.media_type) && depth < MAX_DEPTH {
+                let content = layout.get(&child.digest).ok();
+                let inner = content.and_then(|bytes| Document::parse(&bytes, &child.media_type).ok());
+                if let Some(inner) = inner {
+                    self.children(layout, &inner, depth + 1);
+                }
+            }
+        }
+    }
+
     /// What a tag names.
     pub fn tagged(&self, repository: &str, tag: &str) -> Option<&Descriptor> {
         self.by_tag.get(&format!("{repository}:{tag}"))
     }
 
-    /// The entry with this digest, in whichever repository.
+    /// The document with this digest that the index or an index below it names, in whichever repository.
     pub fn with_digest(&self, digest: &Digest) -> Option<&Descriptor> {
         self.by_digest.get(digest)
     }

@@ -314,9 +314,9 @@ impl Layout {
         }
     }
 
-    /// Every digest that there is content under, in order; files that are named otherwise are
-    /// errors, for whoever wants nothing unaccounted for.
-    pub fn digests(&self) -> Result<Vec<Digest>, LayoutError> {
+    /// Every digest that there is content under, in order; and the files beside it that are named
+    /// otherwise, for whoever wants nothing unaccounted for.
+    pub fn digests(&self) -> Result<(Vec<Digest>, Vec<String>), LayoutError> {
         let mut names = Vec::new();
         match &self.place {
             Place::Archive { archive, .. } => {
@@ -338,13 +338,15 @@ impl Layout {
             }
         }
         names.sort();
-        let digest = |name: &String| {
+        let (mut digests, mut strays) = (Vec::new(), Vec::new());
+        for name in names {
             let text = name.trim_start_matches("blobs/").replacen('/', ":", 1);
-            let why = format!("`{name}` is not named by a digest");
-            let path = self.path().display().to_string();
-            Digest::parse(&text).map_err(|_| LayoutError::Malformed { path, why })
-        };
-        names.iter().map(digest).collect()
+            match Digest::parse(&text) {
+                Ok(digest) => digests.push(digest),
+                Err(_) => strays.push(name),
+            }
+        }
+        Ok((digests, strays))
     }
 }
 

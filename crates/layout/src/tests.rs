@@ -18,7 +18,13 @@ fn what_is_put_is_there_and_damage_is_noticed() {
         (layout.get(&digest).unwrap().as_slice(), layout.check(&digest).unwrap()),
         (&b"content"[..], 7)
     );
-    assert_eq!(layout.digests().unwrap(), std::slice::from_ref(&digest));
+    assert_eq!(layout.digests().unwrap(), (vec![digest.clone()], Vec::new()));
+    fs::write(directory.path().join("blobs/sha256/stray"), b"").unwrap();
+    assert_eq!(layout.digests().unwrap().1, ["blobs/sha256/stray"]);
+    let sha512 = Digest::of(Algorithm::Sha512, b"content");
+    layout.put_as(&sha512, b"content").unwrap();
+    assert_eq!(layout.get(&sha512).unwrap(), b"content");
+    assert!(matches!(layout.put_as(&Digest::sha256_of(b"x"), b"y"), Err(LayoutError::Damaged { .. })));
     fs::write(directory.path().join(blob_name(&digest)), b"Content").unwrap();
     assert!(matches!(layout.get(&digest), Err(LayoutError::Damaged { .. })));
     assert!(matches!(layout.check(&digest), Err(LayoutError::Damaged { .. })));
@@ -105,7 +111,7 @@ fn a_packed_layout_reads_the_same_and_packs_the_same() {
     packed.blob(&digest).unwrap().range(3, 2).read_to_string(&mut text).unwrap();
     assert_eq!(text, "te");
     assert!(packed.file("seal").unwrap().is_some());
-    assert_eq!(packed.digests().unwrap(), [digest]);
+    assert_eq!(packed.digests().unwrap().0, [digest]);
     assert!(matches!(packed.put(b"more"), Err(LayoutError::ReadOnly(_))));
     // Cut off.
     let bytes = fs::read(&tars[0]).unwrap();
@@ -150,6 +156,15 @@ fn t45_an_archive_stays_within_itself() {
     ] {
         check(&[(name, kind)], why);
     }
+    // A name of a gigabyte, as GNU tar would write one: it would be read whole.
+    let mut header = tar::Header::new_gnu();
+    header.as_old_mut().name[..13].copy_from_slice(b"././@LongLink");
+    header.set_entry_type(tar::EntryType::GNULongName);
+    header.set_size(1 << 30);
+    header.set_cksum();
+    fs::write(&path, header.as_bytes()).unwrap();
+    fs::File::options().append(true).open(&path).unwrap().set_len(512 + (1 << 30)).unwrap();
+    assert!(Layout::open(&path).unwrap_err().to_string().contains("no image layout needs"));
     fs::write(&path, b"\x1f\x8b\x08 not a tar file, or a compressed one").unwrap();
     assert!(Layout::open(&path).is_err());
 }

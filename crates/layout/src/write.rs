@@ -42,15 +42,25 @@ impl Layout {
         }
     }
 
-    /// Keeps content under its digest. What is there already is not written again.
+    /// Keeps content under its SHA-256 digest. What is there already is not written again.
     pub fn put(&self, content: &[u8]) -> Result<Digest, LayoutError> {
         let digest = Digest::sha256_of(content);
-        if !self.has(&digest) {
-            let mut incoming = self.incoming(&digest)?;
+        self.put_as(&digest, content)?;
+        Ok(digest)
+    }
+
+    /// Keeps content under this digest of it.
+    ///
+    /// # Errors
+    ///
+    /// [`LayoutError::Damaged`] where it is of another.
+    pub fn put_as(&self, digest: &Digest, content: &[u8]) -> Result<(), LayoutError> {
+        if !self.has(digest) {
+            let mut incoming = self.incoming(digest)?;
             incoming.write_all(content).map_err(|error| io_error(self.path(), error))?;
             incoming.finish()?;
         }
-        Ok(digest)
+        Ok(())
     }
 
     /// Content that arrives piece by piece, to be kept under this digest if it is of it.
@@ -118,7 +128,7 @@ impl Layout {
         let mut packer = Packer::new(BufWriter::new(file));
         let mut names: Vec<String> = vec![VERSION_FILE.to_owned(), INDEX_FILE.to_owned()];
         names.extend(beside.iter().map(|name| (*name).to_owned()));
-        names.extend(self.digests()?.iter().map(crate::blob_name));
+        names.extend(self.digests()?.0.iter().map(crate::blob_name));
         for name in names {
             if let Some(content) = self.file(&name)? {
                 packer.add(&name, content).map_err(|error| io_error(&partial, error))?;

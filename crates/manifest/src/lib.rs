@@ -26,6 +26,21 @@ pub const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/v
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 /// The config of a manifest that has none (OCI image-spec, "Guidance for an empty descriptor").
 pub const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+/// The config of an image that runs.
+const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// Docker's name for one.
+const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+
+/// Whether a media type is that of a config by which a runtime unpacks an image.
+pub fn is_image_config(media_type: &str) -> bool {
+    media_type == IMAGE_CONFIG || media_type == DOCKER_CONFIG
+}
+
+/// Whether a media type is that of a layer of a root file system.
+pub fn is_rootfs_layer(media_type: &str) -> bool {
+    media_type.starts_with("application/vnd.oci.image.layer.")
+        || media_type.starts_with("application/vnd.docker.image.rootfs.")
+}
 
 /// Whether a media type is that of an index.
 pub fn is_index(media_type: &str) -> bool {
@@ -227,13 +242,17 @@ impl Document {
         })
     }
 
-    /// The config and the layers.
-    pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
-        let config = match &self.content {
+    /// The config, where there is one.
+    pub fn config(&self) -> Option<&Descriptor> {
+        match &self.content {
             Content::Index(_) => None,
             Content::Manifest { config, .. } => config.as_ref(),
-        };
-        config.into_iter().chain(self.layers())
+        }
+    }
+
+    /// The config and the layers.
+    pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
+        self.config().into_iter().chain(self.layers())
     }
 
     /// The layers.
