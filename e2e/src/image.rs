@@ -70,13 +70,24 @@ async fn manifest(
     Pushed { name: format!("{host}/{repository}"), tag: tag.to_owned(), digest, size }
 }
 
+/// A layer that a runtime can unpack: an archive with one file.
+pub fn layer(content: &str) -> Vec<u8> {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    let mut builder = tar::Builder::new(Vec::new());
+    builder.append_data(&mut header, "content", content.as_bytes()).unwrap();
+    builder.into_inner().unwrap()
+}
+
 /// Pushes an image of one small layer, whose content makes its digest.
 pub async fn push_image(host: &str, repository: &str, tag: &str, content: &str) -> Pushed {
-    let config =
-        json!({ "architecture": "amd64", "os": "linux", "rootfs": { "type": "layers", "diff_ids": [] } });
+    let archive = layer(content);
+    let rootfs = json!({ "type": "layers", "diff_ids": [Digest::sha256_of(&archive).to_string()] });
+    let config = json!({ "architecture": "amd64", "os": "linux", "rootfs": rootfs });
     let mut config = blob(host, repository, config.to_string().as_bytes()).await;
     config["mediaType"] = json!("application/vnd.oci.image.config.v1+json");
-    let mut layer = blob(host, repository, content.as_bytes()).await;
+    let mut layer = blob(host, repository, &archive).await;
     layer["mediaType"] = json!("application/vnd.oci.image.layer.v1.tar");
     let content = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer] });
     manifest(host, repository, tag, MANIFEST, &content).await

@@ -19,7 +19,7 @@ mod registries;
 
 pub use cluster::{ControlPlane, pod};
 pub use cosign::{Cosign, KeyPair, KeyType};
-pub use image::{Pushed, push_image, push_index};
+pub use image::{Pushed, layer, push_image, push_index};
 pub use outside::{Outside, run};
 pub use proxy::CountingProxy;
 pub use registries::{Registry, RegistryKind};

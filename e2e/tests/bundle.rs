@@ -170,7 +170,7 @@ async fn what_is_damaged_missing_or_not_signed_is_named() {
     let site = outside.path("site.yaml");
     let verify_by_site = |bundle_key: &str| {
         let text = format!(
-            "apiVersion: countersign.dev/v1alpha1\nkind: Site\nspec:\n  registry: {{ name: registry.local, endpoints: [{{ name: a, url: \"https://a\" }}] }}\n  trust:\n    keys: {{ vendor: {{ file: {} }}, seal: {{ file: seal.pub }} }}\n    bundleKeys: [{bundle_key}]\n",
+            "apiVersion: countersign.dev/v1alpha1\nkind: Site\nspec:\n  registry: {{ name: registry.local, endpoints: [{{ name: a, url: \"http://127.0.0.1:1\" }}] }}\n  trust:\n    keys: {{ vendor: {{ file: {} }}, seal: {{ file: seal.pub }} }}\n    bundleKeys: [{bundle_key}]\n",
             keys[0].display()
         );
         std::fs::write(&site, text).unwrap();

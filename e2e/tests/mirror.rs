@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use countersign_clock::SystemClock;
 use countersign_e2e::{
-    Cosign, Outside, Process, Registry, RegistryKind, assert_isolated, countersign, free_port, push_image,
-    run,
+    Cosign, Outside, Process, Registry, RegistryKind, assert_isolated, countersign, free_port, layer,
+    push_image, run,
 };
 use countersign_manifest::{Descriptor, MANIFEST};
 use countersign_mirrors::Mirror;
@@ -71,7 +71,7 @@ async fn what_is_taken_out_is_named() {
         registry.storage().join("blobs/sha256").join(&digest.hex()[..2]).join(digest.hex()).join("data")
     };
     // The first layer of the old image, and the arm64 half of the other.
-    let layer = Digest::sha256_of(b"old 0");
+    let layer = Digest::sha256_of(&layer("old 0"));
     let index = std::fs::read_to_string(blob(&multi.digest)).unwrap();
     let index: serde_json::Value = serde_json::from_str(&index).unwrap();
     let arm64 = Digest::parse(index["manifests"][1]["digest"].as_str().unwrap()).unwrap();
@@ -141,7 +141,7 @@ async fn a_bundle_that_lacks_something_fills_no_registry() {
     let bundle = bundle(&outside, &[]);
     let registry = Registry::start(RegistryKind::Distribution);
     let url = format!("http://{}", registry.host());
-    let layer = Digest::sha256_of(b"old 0");
+    let layer = Digest::sha256_of(&layer("old 0"));
     std::fs::remove_file(bundle.join("blobs/sha256").join(layer.hex())).unwrap();
     let (code, out, err) = mirror("push", &bundle, &url, &[]);
     assert_eq!(code, 1, "{out}{err}");

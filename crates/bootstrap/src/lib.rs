@@ -153,12 +153,13 @@ impl Shared {
 
     fn catalog(&self) -> Result<Arc<Catalog>, Failure> {
         let index = self.layout.index().map_err(|error| broken(&error))?;
-        let known = self.catalog.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((_, catalog)) = known.filter(|(of, _)| Arc::ptr_eq(of, &index)) {
-            return Ok(catalog);
+        // Made by one request, for which the others wait.
+        let mut known = self.catalog.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, catalog)) = known.as_ref().filter(|(of, _)| Arc::ptr_eq(of, &index)) {
+            return Ok(Arc::clone(catalog));
         }
         let catalog = Arc::new(Catalog::of(&self.layout, &index));
-        *self.catalog.lock().unwrap_or_else(PoisonError::into_inner) = Some((index, Arc::clone(&catalog)));
+        *known = Some((index, Arc::clone(&catalog)));
         Ok(catalog)
     }
 

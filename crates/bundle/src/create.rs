@@ -14,7 +14,10 @@ use tokio::sync::Semaphore;
 
 use crate::turns::{Turns, lock};
 use crate::walk::{MAX_DEPTH, MAX_DOCUMENTS, children, has_none_of, is_foreign, platforms};
-use crate::{PLATFORMS, judge};
+use crate::{PLATFORMS, walk};
+
+/// Characters of a tag (distribution-spec, "Pulling manifests").
+const MAX_TAG: usize = 128;
 
 /// Registries that may be asked, by the host that references name.
 pub type Hosts = BTreeMap<String, Arc<Endpoint>>;
@@ -248,7 +251,7 @@ impl<'a> Creator<'a> {
 
     async fn manifest(&self, image: &Image<'_>, child: &Descriptor) -> Result<Manifest, CreateError> {
         let found = image.endpoint.manifest_of_digest(image.remote, &child.digest).await;
-        let what = format!("the manifest {}{}", child.digest, judge::platform(child));
+        let what = format!("the manifest {}{}", child.digest, walk::platform(child));
         found.map_err(image.failed(&what))
     }
 
@@ -320,6 +323,10 @@ impl<'a> Creator<'a> {
     async fn artifacts_of(&self, image: &Image<'_>, digest: &Digest) -> Result<(), CreateError> {
         for suffix in [".sig", ".att", ".sbom"] {
             let tag = format!("{}-{}{suffix}", digest.algorithm().name(), digest.hex());
+            if tag.len() > MAX_TAG {
+                // No registry has it: cosign keeps nothing beside what is named by SHA-512.
+                continue;
+            }
             match image.endpoint.manifest_of_tag(image.remote, &tag).await {
                 Err(Error::Absent) => {}
                 found => {

@@ -3,11 +3,11 @@
 use countersign_layout::{Catalog, Descriptor, Layout, LayoutError, REF_NAME};
 use countersign_manifest::Document;
 use countersign_reference::{Digest, Hasher};
-use countersign_registry::{Endpoint, Error, Referrers};
+use countersign_registry::{Class, Endpoint, Error, Referrers};
 use futures_util::{StreamExt as _, stream};
 
 use crate::judge;
-use crate::walk::{Name, Tree};
+use crate::walk::{self, Documents, Name, Tree};
 
 /// Entries that are looked for at a time.
 const AT_A_TIME: usize = 8;
@@ -45,7 +45,8 @@ pub struct Filled {
 pub async fn check(layout: &Layout, endpoint: &Endpoint, deep: bool) -> Result<Filled, LayoutError> {
     let index = layout.index()?;
     let catalog = Catalog::of(layout, &index);
-    let checker = &Checker { layout, endpoint, catalog: &catalog, deep };
+    let documents = Documents::of(layout);
+    let checker = &Checker { layout, documents, endpoint, catalog: &catalog, deep };
     let name = |entry: &Descriptor| entry.annotations.get(REF_NAME).cloned().unwrap_or_default();
     let parts: Vec<Filled> = stream::iter(&index.manifests)
         .map(|entry| async move { checker.entry(&name(entry), entry).await })
@@ -65,6 +66,7 @@ pub async fn check(layout: &Layout, endpoint: &Endpoint, deep: bool) -> Result<F
 
 struct Checker<'a> {
     layout: &'a Layout,
+    documents: Documents<'a>,
     endpoint: &'a Endpoint,
     catalog: &'a Catalog,
     deep: bool,
@@ -82,11 +84,11 @@ impl Checker<'_> {
             }
         };
         let repository = name.repository();
-        let tree = Tree::of(self.layout, entry);
+        let tree = Tree::of(&self.documents, entry);
         let of_bundle = tree.flaws.iter().map(|flaw| lacks(format!("the bundle itself: {flaw}")));
         filled.missing.extend(of_bundle);
         for (descriptor, document) in &tree.documents {
-            let what = format!("the manifest {}{}", descriptor.digest, judge::platform(descriptor));
+            let what = format!("the manifest {}{}", descriptor.digest, walk::platform(descriptor));
             let found = match name {
                 Name::Tag { tag, .. } if descriptor.digest == entry.digest => {
                     self.endpoint.manifest_of_tag(repository, tag).await
@@ -94,7 +96,7 @@ impl Checker<'_> {
                 _ => self.endpoint.manifest_of_digest(repository, &descriptor.digest).await,
             };
             match found {
-                Ok(found) if found.digest == descriptor.digest => filled.found += 1,
+                Ok(found) if descriptor.digest.is_of(&found.bytes) => filled.found += 1,
                 Ok(found) => filled
                     .missing
                     .push(lacks(format!("the tag is of {}, not of {}", found.digest, entry.digest))),
@@ -184,7 +186,8 @@ impl Checker<'_> {
 }
 
 fn missing(filled: &mut Filled, name: &str, what: &str, error: &Error) {
-    let known = *error == Error::Absent;
-    let what = if known { format!("{what} is missing") } else { format!("{what}: {error}") };
+    let known = error.class() != Class::Unreachable;
+    let what =
+        if *error == Error::Absent { format!("{what} is missing") } else { format!("{what}: {error}") };
     filled.missing.push(Missing { name: name.to_owned(), what, known });
 }

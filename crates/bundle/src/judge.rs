@@ -8,6 +8,8 @@ use countersign_signature::{
 };
 use countersign_verdict::{Check, Code};
 
+use crate::walk::Documents;
+
 /// What the signatures of an image say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Signed {
@@ -30,14 +32,15 @@ impl Signed {
 
 /// Judges the signatures of a digest in a repository.
 pub(crate) fn judge(
-    layout: &Layout,
+    documents: &Documents<'_>,
     catalog: &Catalog,
     repository: &str,
     digest: &Digest,
     trust: Option<&Trust>,
 ) -> Signed {
     let limits = Limits::DEFAULT;
-    let found = signatures(layout, catalog, repository, digest);
+    let layout = documents.layout;
+    let found = signatures(documents, catalog, repository, digest);
     let Some(trust) = trust else { return Signed::Unjudged(found.take(limits.signatures).count()) };
     let mut judge = Judge::new(trust, digest, limits);
     let mut unread = Vec::new();
@@ -99,14 +102,14 @@ impl Listed {
 
 /// Every signature of a digest.
 fn signatures<'a>(
-    layout: &'a Layout,
+    documents: &'a Documents<'_>,
     catalog: &'a Catalog,
     repository: &str,
     digest: &Digest,
 ) -> impl Iterator<Item = Found> + use<'a> {
     let tagged = match catalog.tagged(repository, &digest.signature_tag()) {
         None => Vec::new(),
-        Some(entry) => match document(layout, entry) {
+        Some(entry) => match documents.read(entry) {
             Ok(document) => {
                 let layers = document.layers().iter().enumerate();
                 let layers = layers.filter(|(_, layer)| layer.media_type == SIMPLE_SIGNING_MEDIA_TYPE);
@@ -123,7 +126,7 @@ fn signatures<'a>(
         },
     };
     let referrers = catalog.referrers(repository, digest).iter().filter_map(|entry| {
-        let document = document(layout, entry).ok()?;
+        let document = documents.read(entry).ok()?;
         let [layer] = document.layers() else { return None };
         let is_bundle = layer.media_type.starts_with(BUNDLE_MEDIA_TYPE_PREFIX);
         is_bundle.then(|| Found {
@@ -132,24 +135,6 @@ fn signatures<'a>(
         })
     });
     tagged.into_iter().chain(referrers)
-}
-
-/// Reads a document of a layout; what is wrong with it is told with its digest.
-pub(crate) fn document(layout: &Layout, entry: &Descriptor) -> Result<Document, String> {
-    let wrong = |why: &dyn std::fmt::Display| format!("the manifest {}: {why}", entry.digest);
-    let content = layout.get(&entry.digest).map_err(|error| match error {
-        LayoutError::Absent(digest) => format!("the manifest {digest}{} is missing", platform(entry)),
-        error => error.to_string(),
-    })?;
-    if content.len() as u64 != entry.size {
-        return Err(wrong(&format!("it has {} bytes, its descriptor says {}", content.len(), entry.size)));
-    }
-    Document::parse(&content, &entry.media_type).map_err(|error| wrong(&error))
-}
-
-/// For which machines something is, in words that follow its name.
-pub(crate) fn platform(entry: &Descriptor) -> String {
-    entry.platform.as_ref().map(|at| format!(" ({at})")).unwrap_or_default()
 }
 
 /// Whether a document is a signature or an attestation rather than an image.

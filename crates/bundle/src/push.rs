@@ -13,12 +13,14 @@ use futures_util::{StreamExt as _, stream};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+use crate::Progress;
 use crate::turns::{Turns, lock};
-use crate::walk::{Name, Tree, is_foreign};
-use crate::{Progress, judge};
+use crate::walk::{self, Documents, Name, Tree, is_foreign};
 
-/// How registries say that an index names what they lack (distribution-spec, "Error Codes").
-const INCOMPLETE: [&str; 3] = ["MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN", "MANIFEST_INVALID"];
+/// What a registry says that refuses an index for other reasons than what it lacks
+/// (distribution-spec, "Error Codes").
+const OTHERWISE: [&str; 6] =
+    ["DENIED", "NAME_INVALID", "NAME_UNKNOWN", "SIZE_INVALID", "TAG_INVALID", "UNSUPPORTED"];
 
 /// How much is pushed at a time.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +66,7 @@ pub enum PushError {
 /// Pushes a bundle to an endpoint.
 pub struct Pusher<'a> {
     layout: &'a Layout,
+    documents: Documents<'a>,
     endpoint: &'a Endpoint,
     settings: PushSettings,
     progress: &'a dyn Progress,
@@ -88,7 +91,19 @@ impl<'a> Pusher<'a> {
         let uploads = Semaphore::new(settings.uploads.max(1));
         let (placed, placed_documents) = (Mutex::default(), Mutex::default());
         let (turns, unlisted) = (Turns::default(), Mutex::default());
-        Self { layout, endpoint, settings, progress, uploads, placed, placed_documents, turns, unlisted }
+        let documents = Documents::of(layout);
+        Self {
+            layout,
+            documents,
+            endpoint,
+            settings,
+            progress,
+            uploads,
+            placed,
+            placed_documents,
+            turns,
+            unlisted,
+        }
     }
 
     /// Pushes everything that is not there yet. What failed is told for each name; the next run
@@ -134,7 +149,7 @@ impl<'a> Pusher<'a> {
         for (text, entry) in entries {
             let Ok(name) = Name::of(text, entry) else { continue };
             let repository = name.repository();
-            let left_out = Tree::of(self.layout, entry).left_out;
+            let left_out = Tree::of(&self.documents, entry).left_out;
             if left_out.is_empty() || self.is_there(repository, &entry.digest).await? {
                 continue;
             }
@@ -147,7 +162,9 @@ impl<'a> Pusher<'a> {
                     _ = self.endpoint.delete_manifest(repository, &digest).await;
                     Ok(())
                 }
-                Err(Error::Refused { code, .. }) if INCOMPLETE.contains(&code.as_str()) => {
+                Err(Error::Refused { status: 400 | 404 | 422, code, .. })
+                    if !OTHERWISE.contains(&code.as_str()) =>
+                {
                     Err(PushError::Sparse)
                 }
                 Err(error) => Err(PushError::Registry { what: format!("an index in {repository}"), error }),
@@ -165,7 +182,7 @@ impl<'a> Pusher<'a> {
     async fn entry(&self, text: &str, entry: &Descriptor) -> Result<(), PushError> {
         let name = Name::of(text, entry).map_err(PushError::Document)?;
         let repository = name.repository();
-        let tree = Tree::of(self.layout, entry);
+        let tree = Tree::of(&self.documents, entry);
         if !tree.flaws.is_empty() {
             return Err(PushError::Document(tree.flaws.join("; ")));
         }
@@ -189,7 +206,7 @@ impl<'a> Pusher<'a> {
             };
             let bytes = Bytes::from(self.layout.get(&descriptor.digest)?);
             let pushed = self.endpoint.push_manifest(repository, reference, &descriptor.media_type, &bytes);
-            let what = || format!("the manifest {digest}{}", judge::platform(descriptor));
+            let what = || format!("the manifest {digest}{}", walk::platform(descriptor));
             let subject = pushed.await.map_err(|error| PushError::Registry { what: what(), error })?;
             lock(&self.placed_documents).insert(of_tree);
             if let (true, Some(of), Subject::Ignored) = (own, &document.subject, subject) {

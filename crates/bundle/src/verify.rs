@@ -3,14 +3,17 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use countersign_layout::{Catalog, Layout, LayoutError, REF_NAME};
+use countersign_layout::{Catalog, Descriptor, Layout, LayoutError, REF_NAME};
 use countersign_manifest::Platform;
 use countersign_reference::Digest;
 use countersign_signature::Trust;
 
 use crate::judge::{self, Signed};
-use crate::walk::{Name, Tree};
+use crate::walk::{Documents, Name, Tree};
 use crate::{Seal, check_seal};
+
+/// The annotation by which containerd names what it imports.
+const IMAGE_NAME: &str = "io.containerd.image.name";
 
 /// What is in a bundle, and what is wrong with it.
 #[derive(Clone, Debug)]
@@ -95,6 +98,7 @@ pub fn verify(
 pub fn contents(layout: &Layout, trust: Option<&Trust>) -> Result<Report, LayoutError> {
     let index = layout.index()?;
     let catalog = Catalog::of(layout, &index);
+    let documents = Documents::of(layout);
     let (mut images, mut problems) = (Vec::new(), BTreeSet::new());
     let mut problem =
         |name: &str, what: &str| problems.insert(Problem { name: name.to_owned(), what: what.to_owned() });
@@ -109,7 +113,7 @@ pub fn contents(layout: &Layout, trust: Option<&Trust>) -> Result<Report, Layout
         } else if !names.insert(text) {
             problem(text, "stands twice in index.json");
         }
-        let tree = Tree::of(layout, entry);
+        let tree = Tree::of(&documents, entry);
         tree.flaws.iter().for_each(|flaw| _ = problem(text, flaw));
         let name = match Name::of(text, entry) {
             Ok(name) if tree.is_attached(layout, &name) => continue,
@@ -128,13 +132,67 @@ pub fn contents(layout: &Layout, trust: Option<&Trust>) -> Result<Report, Layout
         images.push(Image {
             name: text.to_owned(),
             digest: entry.digest.clone(),
-            signed: judge::judge(layout, &catalog, repository, &entry.digest, trust),
+            signed: judge::judge(&documents, &catalog, repository, &entry.digest, trust),
             artifacts: catalog.referrers(repository, &entry.digest).len() + tags.count(),
             left_out: tree.left_out.into_iter().filter_map(|child| child.platform).collect(),
             platforms: tree.platforms,
         });
     }
     Ok(Report { images, problems: problems.into_iter().collect(), seal: None, blobs: 0, bytes: 0 })
+}
+
+/// One image of a bundle, as it is handed to a runtime.
+#[derive(Clone, Debug)]
+pub struct Single {
+    /// Its entry in the index.
+    pub entry: Descriptor,
+    /// What its signatures say.
+    pub signed: Signed,
+    /// What is damaged or missing.
+    pub flaws: Vec<String>,
+    /// All that it consists of, once each.
+    pub content: Vec<Digest>,
+}
+
+impl Single {
+    /// Its entry under these names, in the form that containerd imports.
+    pub fn named(&self, names: &[String]) -> Vec<Descriptor> {
+        let named = |name: &String| {
+            let annotations = [(IMAGE_NAME.to_owned(), name.clone())].into();
+            Descriptor { annotations, ..self.entry.clone() }
+        };
+        names.iter().map(named).collect()
+    }
+}
+
+/// Looks for an image by its name in a bundle; `None` where the bundle has none of that name.
+///
+/// # Errors
+///
+/// The layout itself cannot be read.
+pub fn single(layout: &Layout, name: &str, trust: Option<&Trust>) -> Result<Option<Single>, LayoutError> {
+    let index = layout.index()?;
+    let Some((_, entry)) = index.named().find(|(found, _)| *found == name) else { return Ok(None) };
+    let documents = Documents::of(layout);
+    let tree = Tree::of(&documents, entry);
+    let mut flaws = tree.flaws;
+    let signed = match Name::of(name, entry) {
+        Ok(read) => {
+            let catalog = Catalog::of(layout, &index);
+            judge::judge(&documents, &catalog, read.repository(), &entry.digest, trust)
+        }
+        Err(why) => {
+            flaws.push(why);
+            Signed::Not
+        }
+    };
+    let mut content = BTreeSet::new();
+    for (descriptor, document) in &tree.documents {
+        content.insert(descriptor.digest.clone());
+        content.extend(document.blobs().map(|blob| blob.digest.clone()).filter(|digest| layout.has(digest)));
+    }
+    let content = content.into_iter().collect();
+    Ok(Some(Single { entry: entry.clone(), signed, flaws, content }))
 }
 
 #[cfg(test)]

@@ -1,12 +1,14 @@
 //! What an entry of a bundle names and consists of.
 
 use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use countersign_layout::{Descriptor, Layout, LayoutError};
-use countersign_manifest::{Document, Platform, is_image_config, is_index, is_rootfs_layer};
+use countersign_manifest::{Content, Document, Platform, is_image_config, is_index, is_rootfs_layer};
 use countersign_reference::{Digest, Reference};
 
-use crate::{PLATFORMS, judge};
+use crate::PLATFORMS;
 
 /// How deep indexes may be nested.
 pub(crate) const MAX_DEPTH: usize = 4;
@@ -14,6 +16,8 @@ pub(crate) const MAX_DEPTH: usize = 4;
 pub(crate) const MAX_DOCUMENTS: usize = 1024;
 /// Bytes of the documents of one entry.
 const MAX_BYTES: u64 = 64 << 20;
+/// Bytes of documents that are read of one bundle.
+const MAX_READ: u64 = 1 << 30;
 /// The annotation by which BuildKit says of which image in the same index something is.
 const OF_DIGEST: &str = "vnd.docker.reference.digest";
 
@@ -76,15 +80,49 @@ pub(crate) fn children<'a>(
 
 /// Whether an index is of images, and none of them is for these platforms.
 pub(crate) fn has_none_of(platforms: &[Platform], document: &Document) -> bool {
-    let mut images = children(platforms, document)
-        .filter(|(child, _)| child.platform.as_ref().is_some_and(|at| at.os != "unknown"))
-        .peekable();
+    let is_image = |child: &Descriptor| child.platform.as_ref().is_none_or(|at| at.os != "unknown");
+    let mut images = children(platforms, document).filter(|(child, _)| is_image(child)).peekable();
     images.peek().is_some() && images.all(|(_, wanted)| !wanted)
 }
 
 /// A layer that a registry need not have (OCI image-spec, "Non-Distributable Layers").
 pub(crate) fn is_foreign(layer: &Descriptor) -> bool {
     layer.media_type.contains("nondistributable") || layer.media_type.contains(".foreign.")
+}
+
+/// Reads the documents of a layout, so many bytes of them in all: one document may have any number
+/// of names.
+pub(crate) struct Documents<'a> {
+    pub(crate) layout: &'a Layout,
+    read: AtomicU64,
+}
+
+impl<'a> Documents<'a> {
+    pub(crate) fn of(layout: &'a Layout) -> Self {
+        Self { layout, read: AtomicU64::new(0) }
+    }
+
+    /// What is wrong with one is told with its digest.
+    pub(crate) fn read(&self, entry: &Descriptor) -> Result<Document, String> {
+        let wrong = |why: &dyn fmt::Display| format!("the manifest {}: {why}", entry.digest);
+        if self.read.fetch_add(entry.size, Ordering::Relaxed) > MAX_READ {
+            return Err(wrong(&format!("more than {MAX_READ} bytes of documents are named, over and over")));
+        }
+        let content = self.layout.get(&entry.digest).map_err(|error| match error {
+            LayoutError::Absent(digest) => format!("the manifest {digest}{} is missing", platform(entry)),
+            error => error.to_string(),
+        })?;
+        if content.len() as u64 != entry.size {
+            let (found, size) = (content.len(), entry.size);
+            return Err(wrong(&format!("it has {found} bytes, its descriptor says {size}")));
+        }
+        Document::parse(&content, &entry.media_type).map_err(|error| wrong(&error))
+    }
+}
+
+/// For which machines something is, in words that follow its name.
+pub(crate) fn platform(entry: &Descriptor) -> String {
+    entry.platform.as_ref().map(|at| format!(" ({at})")).unwrap_or_default()
 }
 
 /// What an entry consists of.
@@ -105,13 +143,20 @@ pub(crate) struct Tree {
 
 impl Tree {
     /// Reads the documents of an entry, and looks whether their layers are there.
-    pub(crate) fn of(layout: &Layout, entry: &Descriptor) -> Self {
+    pub(crate) fn of(documents: &Documents<'_>, entry: &Descriptor) -> Self {
         let mut tree = Self::default();
-        tree.document(layout, &platforms(entry), entry, 0);
+        tree.document(documents, &platforms(entry), entry, 0);
         tree
     }
 
-    fn document(&mut self, layout: &Layout, platforms: &[Platform], entry: &Descriptor, depth: usize) {
+    fn document(
+        &mut self,
+        documents: &Documents<'_>,
+        platforms: &[Platform],
+        entry: &Descriptor,
+        depth: usize,
+    ) {
+        let layout = documents.layout;
         if !self.seen.insert(entry.digest.clone()) {
             return;
         }
@@ -127,7 +172,7 @@ impl Tree {
             }
             return;
         }
-        let document = match judge::document(layout, entry) {
+        let document = match documents.read(entry) {
             Ok(document) => document,
             Err(why) => return self.flaws.push(why),
         };
@@ -135,7 +180,7 @@ impl Tree {
             let here = layout.has(&child.digest);
             if wanted || here {
                 self.platforms.extend(child.platform.clone().filter(|_| here));
-                self.document(layout, platforms, child, depth + 1);
+                self.document(documents, platforms, child, depth + 1);
             } else {
                 self.left_out.push(child.clone());
             }
@@ -153,12 +198,8 @@ impl Tree {
     pub(crate) fn is_attached(&self, layout: &Layout, name: &Name<'_>) -> bool {
         let Some((entry, document)) = self.documents.last() else { return false };
         let to = |subject: &Descriptor| layout.has(&subject.digest);
-        let without_image = |document: &Document| {
-            !is_index_like(document)
-                && !document.config().is_some_and(|config| is_image_config(&config.media_type))
-        };
         match name {
-            Name::Digest { .. } => document.subject.as_ref().is_some_and(to) && without_image(document),
+            Name::Digest { .. } => document.subject.as_ref().is_some_and(to) && runs_nowhere(document),
             Name::Tag { tag, .. } => match artifact_tag(tag) {
                 None => false,
                 // The list of referrers in a registry without their API.
@@ -166,23 +207,24 @@ impl Tree {
                     is_index(&entry.media_type)
                         && layout.has(&of)
                         && self.documents.iter().rev().skip(1).all(|(_, child)| {
-                            without_image(child)
+                            runs_nowhere(child)
                                 && child.subject.as_ref().is_some_and(|subject| subject.digest == of)
                         })
                 }
-                // cosign 2 writes the config of an image, and layers that are none.
-                Some((of, _)) => {
-                    !is_index_like(document)
-                        && layout.has(&of)
-                        && !document.layers().iter().any(|layer| is_rootfs_layer(&layer.media_type))
-                }
+                Some((of, _)) => layout.has(&of) && runs_nowhere(document),
             },
         }
     }
 }
 
-fn is_index_like(document: &Document) -> bool {
-    matches!(document.content, countersign_manifest::Content::Index(_))
+/// Whether no runtime makes a container of it. containerd looks for a config among all that a
+/// manifest names, whatever it is called there, and needs a layer for each that the config counts.
+fn runs_nowhere(document: &Document) -> bool {
+    let Content::Manifest { config, layers } = &document.content else { return false };
+    // `oras attach` calls any file a layer, with this for a config, which counts none.
+    let nothing = config.as_ref().is_some_and(|config| config.digest == Digest::sha256_of(b"{}"));
+    let types = || layers.iter().map(|layer| layer.media_type.as_str());
+    !types().any(is_image_config) && (nothing || !types().any(is_rootfs_layer))
 }
 
 fn flaw_of_layer(layout: &Layout, blob: &Descriptor) -> Option<String> {

@@ -151,17 +151,30 @@ fn hosts(arguments: &BundleCreate) -> Result<Hosts> {
     Ok(hosts)
 }
 
-/// The Site, and the keys that images have to be signed by: those given, and the Site's. Whoever
-/// puts bundles together (`trust.bundleKeys`) signs no image by that.
+/// The Site, and the keys that images have to be signed by.
 fn trust(arguments: &BundleTrust) -> Result<(Option<Arc<Site>>, Option<Trust>)> {
     let site = arguments.site.as_deref().map(site::read).transpose()?;
-    let mut pem = key_files(&arguments.key, "--key")?;
-    if let (Some(site), Some(path)) = (&site, &arguments.site) {
+    let keys = image_keys(&arguments.key, site.as_deref().zip(arguments.site.as_deref()))?;
+    Ok((site, keys))
+}
+
+/// The keys that images have to be signed by: those given, and the Site's. Whoever puts bundles
+/// together (`trust.bundleKeys`) signs no image by that.
+pub(crate) fn image_keys(given: &[PathBuf], site: Option<(&Site, &Path)>) -> Result<Option<Trust>> {
+    let mut pem = key_files(given, "--key")?;
+    if let Some((site, path)) = site {
         let keys = policies::site_keys(site, &site::loader(path))?.into_iter();
         let of_images = keys.filter(|(name, _)| !site.trust.bundle_keys.contains(name));
         pem.extend(of_images.map(|(_, pem)| pem));
+        if pem.is_empty() && !site.trust.keys.is_empty() {
+            bail!(
+                "{}: every key is one of `trust.bundleKeys`, which sign no images: add the signer's key to \
+                 `trust.keys`, under a name of its own where it is the same one, or give --key",
+                path.display()
+            );
+        }
     }
-    Ok((site, parsed(&pem, "--key")?))
+    parsed(&pem, "--key")
 }
 
 fn key_files(paths: &[PathBuf], option: &str) -> Result<Vec<String>> {

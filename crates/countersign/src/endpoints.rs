@@ -20,7 +20,8 @@ use crate::sources;
 const TIMING: Timing = Timing {
     dial: Duration::from_secs(10),
     request: Duration::from_secs(60),
-    hold_off: Duration::from_millis(500),
+    // One connection that fails does not end what goes over others.
+    hold_off: Duration::ZERO,
     patience: Duration::from_secs(30),
 };
 
@@ -82,7 +83,7 @@ impl Reach {
     }
 
     fn client(&self, mirror: &Mirror) -> Result<Client> {
-        let credentials = self.credentials.of(&mirror.url.at).cloned();
+        let credentials = self.credentials.of(&mirror.url.at).context("--credentials")?.cloned();
         self.used.set(self.used.get() || credentials.is_some());
         let settings = EndpointSettings {
             tls: ClientTls { ca_pem: self.ca_pem.clone(), ..ClientTls::default() },

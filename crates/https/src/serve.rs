@@ -145,7 +145,7 @@ mod tests {
             self: std::pin::Pin<&mut Self>,
             _: &mut std::task::Context<'_>,
         ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, std::io::Error>>> {
-            std::task::Poll::Ready(Some(Ok(hyper::body::Frame::data(Bytes::from_static(&[0; 65536])))))
+            std::task::Poll::Ready(Some(Ok(hyper::body::Frame::data(Bytes::from(vec![0; 65536])))))
         }
     }
 

@@ -116,23 +116,31 @@ fn plain_name(path: &Path) -> Option<String> {
 }
 
 /// Writes files into a tar archive, the same bytes for the same files: no times, no owners.
-pub(crate) struct Packer<W: std::io::Write>(tar::Builder<W>);
+pub(crate) struct Packer<W: io::Write>(tar::Builder<W>);
 
-impl<W: std::io::Write> Packer<W> {
+impl<W: io::Write> Packer<W> {
     pub(crate) fn new(to: W) -> Self {
         Self(tar::Builder::new(to))
     }
 
-    pub(crate) fn add(&mut self, name: &str, content: Blob) -> std::io::Result<()> {
+    pub(crate) fn add(&mut self, name: &str, content: Blob) -> io::Result<()> {
+        self.append(name, content.length(), content)
+    }
+
+    pub(crate) fn add_text(&mut self, name: &str, text: &[u8]) -> io::Result<()> {
+        self.append(name, text.len() as u64, text)
+    }
+
+    fn append(&mut self, name: &str, length: u64, content: impl Read) -> io::Result<()> {
         let mut header = Header::new_ustar();
         header.set_entry_type(EntryType::Regular);
         header.set_mode(0o644);
-        header.set_size(content.length());
+        header.set_size(length);
         header.set_mtime(0);
         self.0.append_data(&mut header, name, content)
     }
 
-    pub(crate) fn finish(self) -> std::io::Result<W> {
+    pub(crate) fn finish(self) -> io::Result<W> {
         self.0.into_inner()
     }
 }

@@ -1,6 +1,6 @@
 //! What a layout offers, by repository: made anew when its index has changed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use countersign_manifest::{Document, is_document, is_index};
 use countersign_reference::Digest;
@@ -26,6 +26,8 @@ impl Catalog {
     /// here, and is an error to whoever asks for it.
     pub fn of(layout: &Layout, index: &Index) -> Self {
         let mut catalog = Self::default();
+        let mut read = HashMap::new();
+        let mut named = HashSet::new();
         for (name, entry) in index.named() {
             let Some(at) = name.find('@').or_else(|| name.rfind(':')) else { continue };
             let (repository, rest) = (&name[..at], &name[at + 1..]);
@@ -35,23 +37,29 @@ impl Catalog {
                 catalog.by_tag.insert(name.to_owned(), entry.clone());
             }
             catalog.by_digest.insert(entry.digest.clone(), entry.clone());
-            let content = layout.get(&entry.digest);
-            let document = content.ok().and_then(|bytes| Document::parse(&bytes, &entry.media_type).ok());
-            let Some(document) = document else { continue };
-            catalog.children(layout, &document, 0);
-            if let Some(subject) = document.subject.map(|subject| subject.digest) {
-                let listed = Descriptor {
-                    artifact_type: document.artifact_type,
-                    annotations: document.annotations,
-                    ..Descriptor::new(&entry.media_type, entry.digest.clone(), entry.size)
-                };
-                let all = catalog.referrers.entry((repository.to_owned(), subject)).or_default();
-                if !all.contains(&listed) {
-                    all.push(listed);
+            // However many names it has, it is read once.
+            let key = (entry.digest.clone(), entry.media_type.clone());
+            let refers = read.entry(key).or_insert_with(|| catalog.read(layout, entry));
+            if let Some((subject, listed)) = refers {
+                let of = (repository.to_owned(), subject.clone());
+                if named.insert((of.clone(), entry.digest.clone())) {
+                    catalog.referrers.entry(of).or_default().push(listed.clone());
                 }
             }
         }
         catalog
+    }
+
+    /// Notes the children of an entry; its subject, and how it is listed among what refers to that.
+    fn read(&mut self, layout: &Layout, entry: &Descriptor) -> Option<(Digest, Descriptor)> {
+        let document = Document::parse(&layout.get(&entry.digest).ok()?, &entry.media_type).ok()?;
+        self.children(layout, &document, 0);
+        let listed = Descriptor {
+            artifact_type: document.artifact_type,
+            annotations: document.annotations,
+            ..Descriptor::new(&entry.media_type, entry.digest.clone(), entry.size)
+        };
+        Some((document.subject?.digest, listed))
     }
 
     fn children(&mut self, layout: &Layout, document: &Document, depth: usize) {

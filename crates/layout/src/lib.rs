@@ -234,7 +234,7 @@ impl Layout {
             Place::Directory(root) => root,
         };
         let path = root.join(INDEX_FILE);
-        let file = Arc::new(File::open(&path).map_err(|error| io_error(&path, error))?);
+        let file = Arc::new(open_regular(&path).map_err(|error| io_error(&path, error))?);
         let stamp = Stamp::of(&file.metadata().map_err(|error| io_error(&path, error))?);
         if let Some(known) = self.known().as_ref().filter(|known| known.stamp == stamp) {
             return Ok(Arc::clone(&known.index));
@@ -260,7 +260,8 @@ impl Layout {
             Place::Archive { archive, .. } => return Ok(archive.file(name)),
             Place::Directory(root) => root.join(name),
         };
-        let opened = File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        // A link would lead out of the layout, a pipe would never end (T-45).
+        let opened = open_regular(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
         match opened {
             Ok((length, file)) => Ok(Some(Blob::new(Arc::new(file), 0, length))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -272,7 +273,9 @@ impl Layout {
     pub fn has(&self, digest: &Digest) -> bool {
         match &self.place {
             Place::Archive { archive, .. } => archive.file(&blob_name(digest)).is_some(),
-            Place::Directory(root) => root.join(blob_name(digest)).is_file(),
+            Place::Directory(root) => {
+                fs::symlink_metadata(root.join(blob_name(digest))).is_ok_and(|data| data.is_file())
+            }
         }
     }
 
@@ -324,15 +327,13 @@ impl Layout {
                     .extend(archive.names().filter(|name| name.starts_with("blobs/")).map(ToOwned::to_owned));
             }
             Place::Directory(root) => {
-                for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-                    let path = root.join("blobs").join(algorithm.name());
-                    let entries = match fs::read_dir(&path) {
-                        Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                        other => other.map_err(|error| io_error(&path, error))?,
-                    };
-                    for entry in entries {
-                        let entry = entry.map_err(|error| io_error(&path, error))?;
-                        names.push(format!("blobs/{}/{}", algorithm.name(), entry.file_name().display()));
+                let known = [Algorithm::Sha256, Algorithm::Sha512].map(Algorithm::name);
+                for name in names_in(&root.join("blobs"))? {
+                    if known.contains(&name.as_str()) {
+                        let inner = names_in(&root.join("blobs").join(&name))?;
+                        names.extend(inner.into_iter().map(|file| format!("blobs/{name}/{file}")));
+                    } else {
+                        names.push(format!("blobs/{name}"));
                     }
                 }
             }
@@ -340,14 +341,32 @@ impl Layout {
         names.sort();
         let (mut digests, mut strays) = (Vec::new(), Vec::new());
         for name in names {
-            let text = name.trim_start_matches("blobs/").replacen('/', ":", 1);
-            match Digest::parse(&text) {
-                Ok(digest) => digests.push(digest),
-                Err(_) => strays.push(name),
+            let text = name.strip_prefix("blobs/").map(|rest| rest.replacen('/', ":", 1));
+            match text.and_then(|text| Digest::parse(&text).ok()) {
+                Some(digest) => digests.push(digest),
+                None => strays.push(name),
             }
         }
         Ok((digests, strays))
     }
+}
+
+fn open_regular(path: &Path) -> io::Result<File> {
+    if fs::symlink_metadata(path)?.is_file() {
+        File::open(path)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
+    }
+}
+
+/// The names in a directory; none where there is none.
+fn names_in(path: &Path) -> Result<Vec<String>, LayoutError> {
+    let failed = |error| io_error(path, error);
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(failed)?,
+    };
+    entries.map(|entry| Ok(entry.map_err(failed)?.file_name().display().to_string())).collect()
 }
 
 fn blob_name(digest: &Digest) -> String {

@@ -21,6 +21,12 @@ fn what_is_put_is_there_and_damage_is_noticed() {
     assert_eq!(layout.digests().unwrap(), (vec![digest.clone()], Vec::new()));
     fs::write(directory.path().join("blobs/sha256/stray"), b"").unwrap();
     assert_eq!(layout.digests().unwrap().1, ["blobs/sha256/stray"]);
+    fs::create_dir(directory.path().join("blobs/md5")).unwrap();
+    assert_eq!(layout.digests().unwrap().1, ["blobs/md5", "blobs/sha256/stray"]);
+    let link = Digest::sha256_of(b"outside");
+    std::os::unix::fs::symlink("/etc/passwd", directory.path().join(blob_name(&link))).unwrap();
+    assert!(!layout.has(&link) && layout.blob(&link).is_err(), "T-45: a link leads nowhere");
+    fs::remove_file(directory.path().join(blob_name(&link))).unwrap();
     let sha512 = Digest::of(Algorithm::Sha512, b"content");
     layout.put_as(&sha512, b"content").unwrap();
     assert_eq!(layout.get(&sha512).unwrap(), b"content");

@@ -143,6 +143,29 @@ impl Layout {
     }
 }
 
+impl Layout {
+    /// Writes a part of it as an archive of its own: these entries, and this content.
+    pub fn export(
+        &self,
+        manifests: &[Descriptor],
+        content: &[Digest],
+        to: impl Write,
+    ) -> Result<(), LayoutError> {
+        let failed = |error| io_error(Path::new("the archive"), error);
+        let index =
+            json!({ "schemaVersion": 2, "mediaType": countersign_manifest::INDEX, "manifests": manifests });
+        let version = json!({ "imageLayoutVersion": VERSION });
+        let mut packer = Packer::new(to);
+        for (name, text) in [(VERSION_FILE, version), (INDEX_FILE, index)] {
+            packer.add_text(name, text.to_string().as_bytes()).map_err(failed)?;
+        }
+        for digest in content {
+            packer.add(&crate::blob_name(digest), self.blob(digest)?).map_err(failed)?;
+        }
+        packer.finish().map(|_| ()).map_err(failed)
+    }
+}
+
 /// Removes what writers left behind that are no more.
 fn remove_abandoned(root: &Path) {
     for entry in fs::read_dir(root).into_iter().flatten().flatten() {

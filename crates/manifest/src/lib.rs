@@ -3,6 +3,8 @@
 //!
 //! One document has one meaning: what could be read as a manifest and as an index is neither
 //! (CVE-2021-41190), and its `mediaType` must be the type that it is served or listed under.
+//! Runtimes are written in Go, which takes `Layers` for `layers`: a name that is one of ours but for
+//! its case is refused, so that nobody reads something else from the same bytes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,6 +13,7 @@ use std::str::FromStr;
 use countersign_reference::Digest;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// Media type of an image index.
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -36,10 +39,15 @@ pub fn is_image_config(media_type: &str) -> bool {
     media_type == IMAGE_CONFIG || media_type == DOCKER_CONFIG
 }
 
-/// Whether a media type is that of a layer of a root file system.
+/// Whether a media type is that of a layer of a root file system (containerd `images.IsLayerType`).
 pub fn is_rootfs_layer(media_type: &str) -> bool {
-    media_type.starts_with("application/vnd.oci.image.layer.")
-        || media_type.starts_with("application/vnd.docker.image.rootfs.")
+    [
+        "application/vnd.oci.image.layer.",
+        "application/vnd.docker.image.rootfs.",
+        "application/vnd.erofs.layer.",
+    ]
+    .iter()
+    .any(|kind| media_type.starts_with(kind))
 }
 
 /// Whether a media type is that of an index.
@@ -200,6 +208,50 @@ struct Raw {
     annotations: Option<BTreeMap<String, String>>,
 }
 
+/// The names that are read, of documents and of descriptors.
+const NAMES: [&str; 17] = [
+    "mediaType",
+    "schemaVersion",
+    "manifests",
+    "layers",
+    "config",
+    "fsLayers",
+    "subject",
+    "artifactType",
+    "annotations",
+    "digest",
+    "size",
+    "platform",
+    "urls",
+    "data",
+    "os",
+    "architecture",
+    "variant",
+];
+/// How deep the names that are read lie: document, list, descriptor, platform.
+const NAMED_DEPTH: usize = 4;
+
+/// A name that Go would take for one of those (`encoding/json` compares them folded), and that is
+/// written otherwise.
+fn misspelt(value: &Value, depth: usize) -> Option<&str> {
+    let inner = |value| if depth < NAMED_DEPTH { misspelt(value, depth + 1) } else { None };
+    match value {
+        Value::Array(list) => list.iter().find_map(inner),
+        Value::Object(fields) => fields.iter().find_map(|(name, value)| {
+            let folded = |known: &&&str| {
+                known.eq_ignore_ascii_case(&name.replace('\u{17f}', "s").replace('\u{212a}', "k"))
+            };
+            match NAMES.iter().find(folded) {
+                Some(known) if *known != name => Some(name.as_str()),
+                // What is said in annotations has names of its own.
+                _ if name == "annotations" => None,
+                _ => inner(value),
+            }
+        }),
+        _ => None,
+    }
+}
+
 impl Document {
     /// Reads a document that is served or listed under this media type.
     ///
@@ -214,6 +266,14 @@ impl Document {
         }
         let raw: Raw = serde_json::from_slice(bytes)
             .map_err(|error| DocumentError(format!("not a manifest: {error}")))?;
+        let value: Value = serde_json::from_slice(bytes)
+            .map_err(|error| DocumentError(format!("not a manifest: {error}")))?;
+        if let Some(name) = misspelt(&value, 0) {
+            let name: String = name.chars().take(40).collect();
+            return Err(DocumentError(format!(
+                "`{name}` is read by some and not by others: a case of its own"
+            )));
+        }
         if raw.schema_version != Some(2) || raw.fs_layers.is_some() {
             return Err(malformed("not a manifest of schema version 2"));
         }
@@ -323,6 +383,20 @@ mod tests {
         for text in ["<html>", "{", "[]", "[null,2,null,[<d>]]"] {
             assert!(check(text, MANIFEST).starts_with("not a manifest: "), "{text}");
         }
+        for text in [
+            r#"{"schemaVersion":2,"layers":[],"Layers":[<d>]}"#,
+            r#"{"schemaVersion":2,"layers":[],"layerſ":[<d>]}"#,
+            r#"{"schemaVersion":2,"layers":[{"mediaType":"a","MediaType":"b"}]}"#,
+            r#"{"schemaVersion":2,"config":<d>,"CONFIG":<d>}"#,
+        ] {
+            let found = check(text, MANIFEST);
+            assert!(
+                found.contains("a case of its own") || found.contains("missing field"),
+                "{text}: {found}"
+            );
+        }
+        let annotated = r#"{"schemaVersion":2,"layers":[],"annotations":{"Layers":"x","Size":"y"}}"#;
+        assert_eq!(check(annotated, MANIFEST), "0 children, 0 blobs");
         let twice = r#"{"schemaVersion":2,"layers":[],"layers":[<d>]}"#;
         assert!(check(twice, MANIFEST).contains("duplicate field"));
     }

@@ -1,6 +1,7 @@
 //! Who asks: user and password for a host, as Docker's `config.json` keeps them.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 
 use base64::Engine as _;
@@ -35,7 +36,17 @@ impl Credentials {
 
 /// Credentials by host.
 #[derive(Clone, Debug, Default)]
-pub struct DockerConfig(BTreeMap<HostPort, Credentials>);
+pub struct DockerConfig(BTreeMap<HostPort, Known>);
+
+/// What a file has for a host.
+#[derive(Clone, Debug)]
+struct Known {
+    credentials: Credentials,
+    /// Whether the entry is for all of the host.
+    whole: bool,
+    /// Whether another entry for parts of the host has others.
+    ambiguous: bool,
+}
 
 /// A file with credentials that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,11 +56,11 @@ pub struct CredentialsError(String);
 #[derive(Deserialize)]
 struct Document {
     #[serde(default)]
-    auths: BTreeMap<String, Entry>,
+    auths: BTreeMap<String, Auth>,
 }
 
 #[derive(Deserialize)]
-struct Entry {
+struct Auth {
     auth: Option<String>,
     username: Option<String>,
     password: Option<String>,
@@ -74,7 +85,7 @@ impl DockerConfig {
         for (key, entry) in document.auths {
             // Keys may have a scheme and a path: `https://index.docker.io/v1/`.
             let host = key.split_once("://").map_or(key.as_str(), |(_, rest)| rest);
-            let host = host.split('/').next().unwrap_or_default();
+            let (host, path) = host.split_once('/').unwrap_or((host, ""));
             let host = HostPort::parse(host, 443).map_err(|_| error(format!("auths: `{key}` is no host")))?;
             let pair = match (entry.username, entry.password, entry.auth) {
                 (Some(user), Some(password), _) => Some((user, password)),
@@ -89,12 +100,17 @@ impl DockerConfig {
                 };
                 return Err(error(format!("auths.{key}: {why}")));
             };
-            let (host, credentials) = (canonical(host), Credentials { user, password });
-            let before = hosts.insert(host, credentials.clone());
-            if before.is_some_and(|before| before != credentials) {
-                let why =
-                    "another entry is for the same host, and they differ: what follows a host does not count";
-                return Err(error(format!("auths.{key}: {why}")));
+            let whole = ["", "v1", "v2"].contains(&path.trim_end_matches('/'));
+            let known = Known { credentials: Credentials { user, password }, whole, ambiguous: false };
+            match hosts.entry(canonical(host)) {
+                Entry::Vacant(entry) => _ = entry.insert(known),
+                // What is for the whole host counts; Docker keeps tokens of its own beside it.
+                Entry::Occupied(mut entry) if whole && !entry.get().whole => _ = entry.insert(known),
+                Entry::Occupied(mut entry) if whole == entry.get().whole => {
+                    let before = entry.get_mut();
+                    before.ambiguous |= before.credentials != known.credentials;
+                }
+                Entry::Occupied(_) => {}
             }
         }
         Ok(Self(hosts))
@@ -106,8 +122,18 @@ impl DockerConfig {
     }
 
     /// What is for this host, letter for letter and with its port; the Docker Hub has several names.
-    pub fn of(&self, host: &HostPort) -> Option<&Credentials> {
-        self.0.get(&canonical(host.clone()))
+    ///
+    /// # Errors
+    ///
+    /// Several entries are for it, and they differ.
+    pub fn of(&self, host: &HostPort) -> Result<Option<&Credentials>, CredentialsError> {
+        match self.0.get(&canonical(host.clone())) {
+            Some(Known { ambiguous: true, .. }) => {
+                let why = "several entries are for it, and they differ: give one for the host itself";
+                Err(CredentialsError(format!("auths: {host}: {why}")))
+            }
+            known => Ok(known.map(|known| &known.credentials)),
+        }
     }
 }
 
@@ -136,14 +162,23 @@ mod tests {
             "https://a.example/v1/":{"auth":"dTpwOnc="},
             "b.example:5000":{"username":"x","password":"y"}},"credsStore":"z"}"#;
         let config = DockerConfig::parse(text).unwrap();
-        let of = |host: &str| config.of(&HostPort::parse(host, 443).unwrap()).map(Credentials::basic);
+        let of = |host: &str| {
+            let found = config.of(&HostPort::parse(host, 443).unwrap()).unwrap();
+            found.map(Credentials::basic)
+        };
         assert_eq!(of("a.example").as_deref(), Some("Basic dTpwOnc="), "a password may hold a colon");
         assert!(of("b.example:5000").is_some() && of("b.example").is_none() && of("c.a.example").is_none());
-        let hub = r#"{"auths":{"https://index.docker.io/v1/":{"auth":"dTpwOnc="}}}"#;
+        let hub = r#"{"auths":{"https://index.docker.io/v1/":{"auth":"dTpwOnc="},
+            "https://index.docker.io/v1/access-token":{"auth":"dTp4"},
+            "https://index.docker.io/v1/refresh-token":{"auth":"dTp5"}}}"#;
         let hub = DockerConfig::parse(hub).unwrap();
-        assert!(hub.of(&HostPort::parse("registry-1.docker.io", 443).unwrap()).is_some());
+        let found = hub.of(&HostPort::parse("registry-1.docker.io", 443).unwrap()).unwrap();
+        assert_eq!(found.map(Credentials::basic).as_deref(), Some("Basic dTpwOnc="));
+        let parts = r#"{"auths":{"a.example/x":{"auth":"dTpw"},"a.example/y":{"auth":"dTpx"}}}"#;
+        let parts = DockerConfig::parse(parts).unwrap();
+        assert!(parts.of(&HostPort::parse("a.example", 443).unwrap()).is_err());
+        assert_eq!(parts.of(&HostPort::parse("b.example", 443).unwrap()), Ok(None));
         for (text, why) in [
-            (r#"{"auths":{"a/x":{"auth":"dTpw"},"a/y":{"auth":"dTpx"}}}"#, "auths.a/y: another entry"),
             ("[]", "not a Docker config.json"),
             (r#"{"auths":{"a":{}}}"#, "auths.a: there is no user and password"),
             (r#"{"auths":{"a":{"identitytoken":"secret"}}}"#, "auths.a: an identity token"),

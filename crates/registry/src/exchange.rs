@@ -30,6 +30,8 @@ const MAX_REST: usize = 64 * 1024;
 const WRITES: u32 = 5;
 /// How long a busy endpoint is left alone that does not say for how long.
 const BUSY: Duration = Duration::from_secs(1);
+/// The least that it is left alone.
+const LEAST: Duration = Duration::from_millis(100);
 
 /// How much of a registry's answers is taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +61,7 @@ pub struct Timing {
     pub request: Duration,
     /// How long an endpoint that could not be dialled is not tried again. Default 2 s.
     pub hold_off: Duration,
-    /// How long all in all an endpoint that is busy (429, 503) is waited for and asked again. Default 0 s.
+    /// How long all in all an endpoint that is busy (429, 503) is waited for before an answer counts. Default 0 s.
     pub patience: Duration,
 }
 
@@ -239,7 +241,8 @@ impl Exchange {
             Some(way) => Some(self.authorization(way).await?),
             None => None,
         };
-        let way = match self.follow(ask, first.as_ref()).await? {
+        let mut patience = self.timing.patience;
+        let way = match self.follow(ask, first.as_ref(), &mut patience).await? {
             Reply::Response(response) => return Ok(*response),
             Reply::Challenge(Way::Basic) if known == Some(Way::Basic) => return Err(Error::Denied(401)),
             Reply::Challenge(way) => way,
@@ -256,19 +259,24 @@ impl Exchange {
             }
             ways.insert(key, way);
         }
-        match self.follow(ask, Some(&second)).await? {
+        match self.follow(ask, Some(&second), &mut patience).await? {
             Reply::Response(response) => Ok(*response),
             Reply::Challenge(_) => Err(Error::Denied(401)),
         }
     }
 
     /// Follows redirects to hosts that are named; what says who asks goes to the endpoint itself alone.
-    async fn follow(&self, ask: &Ask<'_>, authorization: Option<&HeaderValue>) -> Result<Reply, Error> {
+    async fn follow(
+        &self,
+        ask: &Ask<'_>,
+        authorization: Option<&HeaderValue>,
+        patience: &mut Duration,
+    ) -> Result<Reply, Error> {
         let url = ask.url;
         let mut uri: Uri = url.parse().map_err(|_| Error::Malformed(format!("`{url}` is not a URL")))?;
         for _ in 0..=self.limits.redirects {
             let own = self.connector.is_own(&self.connector.allowed(&uri)?);
-            let response = self.patiently(ask, &uri, authorization.filter(|_| own), own).await?;
+            let response = self.patiently(ask, &uri, authorization.filter(|_| own), own, patience).await?;
             match response.status() {
                 status if status.is_success() => return Ok(Reply::Response(Box::new(response))),
                 StatusCode::UNAUTHORIZED if own => {
@@ -277,10 +285,9 @@ impl Exchange {
                         .map(Reply::Challenge)
                         .ok_or(Error::Denied(401));
                 }
-                status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-                    return Err(Error::Denied(status.as_u16()));
-                }
-                status if !ask.reads() && status.is_client_error() => return Err(refused(response).await),
+                StatusCode::UNAUTHORIZED => return Err(Error::Denied(401)),
+                status if !ask.reads() && is_refusal(status) => return Err(refused(response).await),
+                StatusCode::FORBIDDEN => return Err(Error::Denied(403)),
                 StatusCode::NOT_FOUND => return Err(Error::Absent),
                 status if ask.reads() && [301, 302, 303, 307, 308].contains(&status.as_u16()) => {
                     let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
@@ -301,20 +308,19 @@ impl Exchange {
         uri: &Uri,
         authorization: Option<&HeaderValue>,
         own_headers: bool,
+        patience: &mut Duration,
     ) -> Result<Response<hyper::body::Incoming>, Error> {
-        let mut left = self.timing.patience;
         loop {
             let response = self.send(ask, uri, authorization, own_headers).await?;
             let busy = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
-            if !busy.contains(&response.status()) || left.is_zero() {
-                return Ok(response);
-            }
             let asked =
                 response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-            let wait =
-                asked.map_or(BUSY, Duration::from_secs).clamp(Duration::from_millis(100), left.max(BUSY));
+            let wait = asked.map_or(BUSY, Duration::from_secs).max(LEAST);
+            if !busy.contains(&response.status()) || wait > *patience {
+                return Ok(response);
+            }
+            *patience -= wait;
             tokio::time::sleep(wait).await;
-            left = left.saturating_sub(wait);
         }
     }
 
@@ -415,6 +421,12 @@ impl Exchange {
 enum Reply {
     Response(Box<Response<hyper::body::Incoming>>),
     Challenge(Way),
+}
+
+/// Whether a status says that what was sent is not taken; 408 and 429 say nothing of it.
+fn is_refusal(status: StatusCode) -> bool {
+    let later = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
+    status.is_client_error() && !later.contains(&status)
 }
 
 /// What an answer says about something that it does not take.

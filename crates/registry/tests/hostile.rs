@@ -167,6 +167,32 @@ async fn what_is_not_taken_comes_with_the_reason() {
     let error = endpoint(port, &[]).push_manifest("a/b", "1", "x/y", &"{}".into()).await.unwrap_err();
     assert_eq!(error.to_string(), "it does not take it (400 MANIFEST_INVALID): no");
     assert_eq!(error.class(), Class::Denied);
+    for (code, class) in [(403, Class::Denied), (429, Class::Unreachable), (503, Class::Unreachable)] {
+        let (port, _) = lie(move |_| status(code, &[], body)).await;
+        let error = endpoint(port, &[]).push_manifest("a/b", "1", "x/y", &"{}".into()).await.unwrap_err();
+        assert_eq!((error.class(), error.to_string().contains("MANIFEST_INVALID")), (class, code == 403));
+    }
+}
+
+#[tokio::test]
+async fn what_a_password_buys_stays_there_too() {
+    let (issuer, at_issuer) = watch(|_, _| status(200, &[], r#"{"token":"x"}"#)).await;
+    let (store, at_store) = watch(|_, _| status(200, &[], "content")).await;
+    let target = format!("http://127.0.0.1:{store}/layer");
+    let (port, _) = watch(move |_, told| {
+        let realm = format!("Bearer realm=\"http://127.0.0.1:{issuer}/token\"");
+        if told {
+            status(307, &[("location", target.clone())], "")
+        } else {
+            status(401, &[("www-authenticate", realm)], "")
+        }
+    })
+    .await;
+    let who = Some(Credentials::new("user", "secret"));
+    let endpoint = endpoint_of(port, &[store, issuer], who, Duration::ZERO);
+    endpoint.blob("a/b", &Digest::sha256_of(b"content"), 100).await.unwrap();
+    assert_eq!(*at_issuer.lock().unwrap(), ["GET /token  true"]);
+    assert_eq!(*at_store.lock().unwrap(), ["GET /layer  false"]);
 }
 
 #[tokio::test]

@@ -70,7 +70,7 @@ fn document(layout: &Layout, media_type: &str, content: &Value) -> Descriptor {
 
 /// What a runtime unpacks, with more fields.
 fn put_image(layout: &Layout, text: &str, more: &Value) -> Descriptor {
-    let config = put(layout, CONFIG, b"{}");
+    let config = put(layout, CONFIG, br#"{"rootfs":{"diff_ids":["x"]}}"#);
     let layer = put(layout, LAYER, text.as_bytes());
     let mut content = more.clone();
     content["config"] = json!(config);
@@ -95,12 +95,25 @@ fn what_would_run_is_judged_whatever_it_is_called() {
     let empty = put(layout, countersign_manifest::EMPTY, b"{}");
     let orphan = json!({ "config": empty, "layers": [], "subject": of_nothing });
     let orphan = document(layout, MANIFEST, &orphan);
+    // A config under another name, and the real one among the layers: containerd takes that one.
+    let config = put(layout, CONFIG, br#"{"rootfs":{"diff_ids":["x"]}}"#);
+    let other_name = Descriptor { media_type: "application/x".to_owned(), ..config.clone() };
+    let layers = json!([config, put(layout, LAYER, b"evil")]);
+    let hidden = json!({ "config": other_name, "layers": layers, "subject": signed });
+    let hidden = document(layout, MANIFEST, &hidden);
+    let erofs = put(layout, "application/vnd.erofs.layer.v1", b"evil");
+    let erofs = json!({ "config": config, "layers": [erofs], "subject": signed });
+    let erofs = document(layout, MANIFEST, &erofs);
     let list = document(layout, INDEX, &json!({ "manifests": [evil] }));
     let tag = signed.digest.referrers_tag();
     for (name, entry) in [
         ("a/app:2".to_owned(), &claims),
         (format!("a/app@{}", claims.digest), &claims),
         (format!("a/app@{}", orphan.digest), &orphan),
+        (format!("a/app@{}", hidden.digest), &hidden),
+        (format!("b/app:{tag}.sbom"), &hidden),
+        (format!("a/app@{}", erofs.digest), &erofs),
+        (format!("b/app:{}", signed.digest.signature_tag()), &erofs),
         (format!("b/app:{}", signed.digest.signature_tag()), &evil),
         (format!("b/app:{tag}.att"), &evil),
         (format!("b/app:{tag}"), &list),
