@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         cli::Command::Verify(arguments) => runtime.block_on(verify::run(&arguments)),
         cli::Command::Serve(arguments) => runtime.block_on(serve::run(&arguments)),
         cli::Command::Bundle(command) => runtime.block_on(bundle::run(&command)),
-        cli::Command::Node(cli::NodeCommand::Render(arguments)) => node::render(&arguments),
+        cli::Command::Node(command) => node::run(&command),
         cli::Command::Mirror(command) => runtime.block_on(mirror::run(&command)),
         cli::Command::Registry(cli::RegistryCommand::Serve(arguments)) => {
             runtime.block_on(registry::run(&arguments))

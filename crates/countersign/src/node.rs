@@ -5,53 +5,195 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use countersign_clock::{Clock as _, SystemClock};
 use countersign_layout::Layout;
-use countersign_mirrors::Severity;
+use countersign_mirrors::{Finding, Release, Settings, Severity};
+use countersign_node::{Ctr, Imported, Paths};
 use countersign_reference::Reference;
 use countersign_site::{Site, Source};
+use serde_json::json;
 
-use crate::cli::{Exit, NodeRender};
+use crate::bundle::image_keys;
+use crate::cli::{Exit, NodeApply, NodeCheck, NodeCommand, NodePlace, NodeRender, NodeRules, Output};
 use crate::hosts_dir;
 use crate::serve::talk;
 use crate::site::{self, warn};
 
-/// Writes the tree, and reads it back.
-pub(crate) fn render(arguments: &NodeRender) -> Result<Exit> {
-    let site = site::read(&arguments.site)?;
-    let load = site::loader(&arguments.site);
-    let mut hosts: BTreeSet<String> = arguments.host.iter().cloned().collect();
-    if let Some(path) = &arguments.bundle {
-        hosts.extend(hosts_of(path, &site).context("--bundle")?);
+pub(crate) fn run(command: &NodeCommand) -> Result<Exit> {
+    match command {
+        NodeCommand::Render(arguments) => render(arguments),
+        NodeCommand::Apply(arguments) => apply(arguments),
+        NodeCommand::Check(arguments) => check(arguments),
     }
-    let hosts: Vec<String> = hosts.into_iter().collect();
+}
+
+/// The upstream hosts that rules are for.
+fn hosts(rules: &NodeRules, site: &Site) -> Result<Vec<String>> {
+    let mut hosts: BTreeSet<String> = rules.host.iter().chain(&site.nodes.hosts).cloned().collect();
+    // The sandbox image is pulled by the runtime itself.
+    let sandbox = site.nodes.sandbox_image.iter().map(|image| image.domain().to_owned());
+    hosts.extend(sandbox.filter(|host| *host != site.registry.name));
+    if let Some(path) = &rules.bundle {
+        hosts.extend(hosts_of(path, site).context("--bundle")?);
+    }
+    Ok(hosts.into_iter().collect())
+}
+
+/// Calls something with a reader of CA certificates; one that cannot be read is an error.
+fn with_ca<T>(path: &Path, work: impl FnOnce(&mut dyn FnMut(&Source) -> Option<String>) -> T) -> Result<T> {
+    let load = site::loader(path);
     let unread: RefCell<Option<String>> = RefCell::default();
-    let ca = |source: &Source| match load(source) {
+    let mut ca = |source: &Source| match load(source) {
         Ok(text) => Some(text),
         Err(why) => {
             *unread.borrow_mut() = Some(why);
             None
         }
     };
-    let root = arguments.to.display().to_string();
-    let tree = countersign_mirrors::render(&site, &root, &hosts, ca).context("--host")?;
-    if let Some(why) = unread.into_inner() {
-        bail!("{}: a CA cannot be read: {why}", arguments.site.display());
+    let result = work(&mut ca);
+    match unread.into_inner() {
+        Some(why) => bail!("{}: a CA cannot be read: {why}", path.display()),
+        None => Ok(result),
     }
-    for (name, directory) in &tree.directories {
+}
+
+/// Writes the tree, and reads it back.
+fn render(arguments: &NodeRender) -> Result<Exit> {
+    let site = site::read(&arguments.rules.site)?;
+    let hosts = hosts(&arguments.rules, &site)?;
+    let root = arguments.to.display().to_string();
+    let tree = with_ca(&arguments.rules.site, |ca| countersign_mirrors::render(&site, &root, &hosts, ca))?;
+    for (name, directory) in &tree.context("--host")?.directories {
         for (file, text) in &directory.files {
-            let path = arguments.to.join(name).join(file);
-            write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+            write(&arguments.to.join(name).join(file), text)?;
         }
     }
     read_back(arguments, &site, &hosts)?;
+    if let Some(path) = &arguments.drop_in {
+        let config_path = arguments.certs_dir.clone();
+        let sandbox_image = site.nodes.sandbox_image.clone();
+        write(path, &countersign_mirrors::drop_in(&Settings { config_path, sandbox_image }))?;
+    }
+    if let Some(path) = &arguments.mirrors {
+        write(path, &countersign_mirrors::legacy(&site, &arguments.certs_dir, &hosts).context("--host")?)?;
+    }
     for past in site.obsolete.iter().filter(|past| arguments.to.join(past).exists()) {
         let path = arguments.to.join(past);
         warn(&format!("{}: a rule of the past (spec.obsolete): remove it from the nodes", path.display()));
     }
     talk(&format!("rules for {} hosts in {root}", hosts.len() + 1));
     Ok(Exit::Good)
+}
+
+fn place(arguments: &NodePlace) -> Result<(Paths, Release)> {
+    let NodePlace { root, config, drop_in, .. } = arguments;
+    for path in [config, drop_in] {
+        ensure!(path.starts_with('/'), "`{path}`: the node's own path is needed, from `/` on");
+    }
+    let paths = Paths { root: root.clone(), config: config.clone(), drop_in: drop_in.clone() };
+    let release = match arguments.containerd_version {
+        Some(release) => release,
+        None => release_of(&arguments.containerd)?,
+    };
+    Ok((paths, release))
+}
+
+/// What the program says of itself: `containerd github.com/containerd/containerd v1.7.28 …`.
+fn release_of(program: &Path) -> Result<Release> {
+    let output = Command::new(program).arg("--version").stdin(Stdio::null()).output();
+    let output =
+        output.with_context(|| format!("cannot run {}: give --containerd-version", program.display()))?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let found = said.split_whitespace().nth(2).and_then(|word| word.parse().ok());
+    found.with_context(|| format!("`{}` is no release: give --containerd-version", said.trim()))
+}
+
+fn apply(arguments: &NodeApply) -> Result<Exit> {
+    let (paths, release) = place(&arguments.place)?;
+    let site_path = &arguments.rules.site;
+    let site = site::read(site_path)?;
+    let hosts = hosts(&arguments.rules, &site)?;
+    let certs = arguments.certs_dir.as_deref();
+    let plan = with_ca(site_path, |ca| countersign_node::plan(&paths, release, &site, certs, &hosts, ca))??;
+    let mut out = std::io::stdout().lock();
+    for change in &plan.changes {
+        write!(out, "{change}")?;
+    }
+    for path in &plan.foreign {
+        warn(&format!("{path}: not ours, and it stays: `spec.obsolete` names what has to go"));
+    }
+    let count = plan.changes.len();
+    if arguments.dry_run {
+        talk(&format!("{count} files would change"));
+    } else if count > 0 {
+        let now = SystemClock::default().wall();
+        let backup = arguments.backup.join(now.strftime("%Y%m%dT%H%M%SZ").to_string());
+        countersign_node::apply(&paths, &plan, &backup)?;
+        talk(&format!("{count} files changed; what was there before is in {}", backup.display()));
+    } else {
+        talk("nothing to change");
+    }
+    for path in &plan.restart {
+        let verb = if arguments.dry_run { "would have" } else { "has" };
+        talk(&format!(
+            "containerd {verb} to be restarted for {path}; mirror rules count from the next pull on"
+        ));
+    }
+    match &arguments.rules.bundle {
+        Some(bundle) if !arguments.dry_run => import(arguments, &site, bundle),
+        _ => Ok(Exit::Good),
+    }
+}
+
+/// Imports what the Site wants on every node.
+fn import(arguments: &NodeApply, site: &Site, bundle: &Path) -> Result<Exit> {
+    if site.nodes.images.is_empty() {
+        return Ok(Exit::Good);
+    }
+    let keys = image_keys(&arguments.key, Some((site, &arguments.rules.site)))?;
+    let keys =
+        keys.context("images are imported if they are signed: --key or the Site's `trust.keys` say by whom")?;
+    let layout = Layout::open(bundle).context("--bundle")?;
+    let ctr = Ctr { program: arguments.ctr.clone(), address: arguments.address.clone() };
+    let mut exit = Exit::Good;
+    for image in &site.nodes.images {
+        match countersign_node::import(&layout, &site.rewrite.rewriter, image, &keys, &ctr) {
+            Ok(Imported::Now) => talk(&format!("{image} is imported and pinned")),
+            Ok(Imported::Before) => talk(&format!("{image} is there")),
+            Err(error) => {
+                warn(&format!("{image}: {error}"));
+                exit = Exit::Negative;
+            }
+        }
+    }
+    Ok(exit)
+}
+
+fn check(arguments: &NodeCheck) -> Result<Exit> {
+    let (paths, release) = place(&arguments.place)?;
+    let site = arguments.site.as_deref().map(site::read).transpose()?;
+    let findings = countersign_node::check(&paths, release, site.as_deref())?;
+    let word = |finding: &Finding| match finding.severity {
+        Severity::Broken => "BROKEN",
+        Severity::FailOpen => "FAIL-OPEN",
+        Severity::Warning => "WARNING",
+    };
+    let mut out = std::io::stdout().lock();
+    if arguments.output == Output::Json {
+        let list = findings.iter().map(
+            |finding| json!({ "severity": word(finding), "at": finding.at, "message": finding.message }),
+        );
+        writeln!(out, "{}", serde_json::to_string_pretty(&list.collect::<Vec<_>>())?)?;
+    } else {
+        for finding in &findings {
+            writeln!(out, "{}  {}  {}", word(finding), finding.at, finding.message)?;
+        }
+    }
+    talk(&format!("{} findings on a node with containerd {release}", findings.len()));
+    Ok(if findings.is_empty() { Exit::Good } else { Exit::Negative })
 }
 
 /// The hosts that images of a bundle came from.
@@ -64,14 +206,18 @@ fn hosts_of(path: &Path, site: &Site) -> Result<BTreeSet<String>> {
 }
 
 /// Beside its place first: a runtime reads these files on every pull.
-fn write(path: &Path, text: &str) -> std::io::Result<()> {
-    let Some(directory) = path.parent() else { return Ok(()) };
-    fs::create_dir_all(directory)?;
+fn write(path: &Path, text: &str) -> Result<()> {
+    let failed = || anyhow!("cannot write {}", path.display());
+    let directory = path.parent().ok_or_else(failed)?;
     let beside = directory.join(format!(".{}.tmp", std::process::id()));
-    let mut file = fs::File::create(&beside)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&beside, path)
+    let write = || {
+        fs::create_dir_all(directory)?;
+        let mut file = fs::File::create(&beside)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&beside, path)
+    };
+    write().with_context(|| failed().to_string())
 }
 
 /// What was written says what was meant, with whatever else is in the directory.

@@ -18,13 +18,22 @@
 //! | `server` without a `host` table | not decodable before 2.0 | finding |
 //! | capability `referrers` | not decodable before 2.2 | finding |
 //!
+//! A node's own configuration decides whether any of it is read: [`RuntimeConfig`].
+//!
 //! Sources: containerd `core/remotes/docker/config/{hosts,config_unix}.go` and `docs/hosts.md`,
 //! releases 1.6 to 2.4.
 
+mod check;
 mod plan;
+mod release;
 mod render;
+mod runtime;
 mod tree;
 
 pub use plan::{Finding, Mirror, Plan, Severity, of_site};
-pub use render::{RenderError, render};
+pub use release::{Release, ReleaseError};
+pub use render::{RenderError, legacy, render};
+pub use runtime::{
+    CONFIG_FILE, ConfigError, ConfigFile, DROP_IN, RuntimeConfig, Settings, Verifiers, drop_in, imports,
+};
 pub use tree::{DEFAULT_DIRECTORY, Directory, HOSTS_FILE, SINK, Tree, TreeError};

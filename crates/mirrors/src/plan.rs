@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use countersign_reference::Reference;
 use countersign_site::{HostPort, RegistryUrl, Scheme, Site, Source};
 
+use crate::release::Release;
+
 /// What a runtime asks for images of one host, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -70,6 +72,21 @@ pub struct Finding {
     pub at: String,
     /// What is the matter, and the cure.
     pub message: String,
+    /// The first release of containerd that this does not hit; those before it go to the upstream.
+    pub until: Option<Release>,
+}
+
+impl Finding {
+    /// What it is for a node with this release; `None` if nothing.
+    #[must_use]
+    pub fn for_release(mut self, release: Release) -> Option<Self> {
+        match self.until {
+            Some(until) if release >= until => return None,
+            Some(_) => self.severity = Severity::FailOpen,
+            None => {}
+        }
+        Some(self)
+    }
 }
 
 /// How bad a finding is.
@@ -79,6 +96,8 @@ pub enum Severity {
     Warning,
     /// Pulls leave the site.
     FailOpen,
+    /// The runtime does not come up.
+    Broken,
 }
 
 /// The plan of a Site for images of this host; no mirrors where the Site does not name it.

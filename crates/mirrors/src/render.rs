@@ -10,7 +10,7 @@
 //! no room for an upstream; it is also the last `host`, because containerd 1.x ignores a file
 //! without a host table. `dial_timeout` acts from 2.1 on, and is passed over before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use countersign_reference::Reference;
@@ -20,6 +20,9 @@ use crate::tree::{DEFAULT_DIRECTORY, Directory, HOSTS_FILE, SINK, Tree};
 
 /// How long a runtime waits for an endpoint that does not answer, for each object that it pulls.
 const DIAL_TIMEOUT: &str = "5s";
+
+/// The first line of what is written for nodes.
+pub(crate) const WRITTEN: &str = "# Written by `countersign node`: changes are lost.\n";
 
 /// A host that rules cannot be written for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,7 +52,7 @@ pub fn render(
         directories.insert(host.clone(), rules(site, &prefix, &mut ca));
     }
     let text = format!(
-        "# A registry that no rule names is not asked: this leads nowhere.\n\
+        "{WRITTEN}# A registry that no rule names is not asked: this leads nowhere.\n\
          server = {SINK:?}\n\n[host.{SINK:?}]\n  capabilities = [\"pull\", \"resolve\"]\n"
     );
     let sink = Directory { files: [(HOSTS_FILE.to_owned(), text)].into() };
@@ -72,11 +75,7 @@ fn rules(site: &Site, prefix: &str, ca: &mut impl FnMut(&Source) -> Option<Strin
     let mut files = BTreeMap::new();
     let mut entries = Vec::new();
     for endpoint in &site.registry.endpoints {
-        let url = if prefix.is_empty() {
-            endpoint.url.clone()
-        } else {
-            RegistryUrl { root: format!("{}/{prefix}", endpoint.url.root), ..endpoint.url.clone() }
-        };
+        let url = below(&endpoint.url, prefix);
         let file = endpoint.ca.as_ref().and_then(&mut *ca).map(|content| {
             let name = format!("{}.pem", endpoint.name);
             files.insert(name.clone(), content);
@@ -95,7 +94,7 @@ fn rules(site: &Site, prefix: &str, ca: &mut impl FnMut(&Source) -> Option<Strin
         _ = writeln!(text, "{indent}dial_timeout = {DIAL_TIMEOUT:?}");
         text
     };
-    let mut text = String::new();
+    let mut text = WRITTEN.to_owned();
     if let Some((url, file)) = entries.last() {
         _ = write!(text, "server = {:?}\n{}", url.to_string(), keys("", url, file));
     }
@@ -105,6 +104,55 @@ fn rules(site: &Site, prefix: &str, ca: &mut impl FnMut(&Source) -> Option<Strin
     }
     files.insert(HOSTS_FILE.to_owned(), text);
     Directory { files }
+}
+
+/// The same as the `mirrors` of old, for a containerd that knows no `hosts.toml` (before 1.5):
+/// a part of its `config.toml`. The CA certificates are where [`render`] puts them below `root`.
+///
+/// It has no way to say that a host without an entry is not asked at its upstream.
+pub fn legacy(site: &Site, root: &str, hosts: &[String]) -> Result<String, RenderError> {
+    let section = "plugins.\"io.containerd.grpc.v1.cri\".registry";
+    let mut text = format!(
+        "{WRITTEN}# For containerd before 1.5. Never beside `config_path`; a host that is not named here is asked\n\
+         # at its upstream.\nversion = 2\n"
+    );
+    let logical = (site.registry.name.clone(), String::new());
+    let upstream = hosts.iter().map(|host| Ok((host.clone(), path_of(site, host)?)));
+    for entry in [Ok(logical)].into_iter().chain(upstream) {
+        let (host, prefix) = entry?;
+        let urls = site.registry.endpoints.iter().map(|endpoint| below(&endpoint.url, &prefix));
+        let own = |url: &RegistryUrl| url.origin().split_once("://").is_some_and(|(_, at)| at == host);
+        let urls: Vec<RegistryUrl> = urls.collect();
+        let mut endpoints: Vec<String> = urls.iter().map(verbatim).collect();
+        if !urls.iter().any(own) {
+            // The upstream is left out where an endpoint has its name; nobody speaks this scheme.
+            endpoints.push(format!("dummy://{host}"));
+        }
+        _ = write!(text, "\n[{section}.mirrors.{host:?}]\n  endpoint = {endpoints:?}\n");
+    }
+    let mut named = BTreeSet::new();
+    for endpoint in site.registry.endpoints.iter().filter(|endpoint| endpoint.ca.is_some()) {
+        let origin = endpoint.url.origin();
+        let at = origin.split_once("://").map_or(origin.as_str(), |(_, at)| at);
+        if named.insert(at.to_owned()) {
+            let file = format!("{root}/{}/{}.pem", site.registry.name, endpoint.name);
+            _ = write!(text, "\n[{section}.configs.{at:?}.tls]\n  ca_file = {file:?}\n");
+        }
+    }
+    Ok(text)
+}
+
+/// The paths of `mirrors` are used as they stand.
+fn verbatim(url: &RegistryUrl) -> String {
+    if url.root == "/v2" { url.origin() } else { format!("{}{}", url.origin(), url.root) }
+}
+
+/// Where the images of a host are at an endpoint.
+fn below(url: &RegistryUrl, prefix: &str) -> RegistryUrl {
+    if prefix.is_empty() {
+        return url.clone();
+    }
+    RegistryUrl { root: format!("{}/{prefix}", url.root), ..url.clone() }
 }
 
 #[cfg(test)]
@@ -179,6 +227,7 @@ mod tests {
         let tree = render(&site, ROOT, &["quay.io".to_owned()], inline).unwrap();
         let text = |host: &str| tree.directories[host].files[HOSTS_FILE].clone();
         insta::assert_snapshot!(text("registry.local"), @r#"
+        # Written by `countersign node`: changes are lost.
         server = "https://registry.local"
         ca = "e1.pem"
         dial_timeout = "5s"
@@ -194,6 +243,7 @@ mod tests {
           dial_timeout = "5s"
         "#);
         insta::assert_snapshot!(text("quay.io"), @r#"
+        # Written by `countersign node`: changes are lost.
         server = "https://registry.local/v2/quay.io"
         ca = "e1.pem"
         override_path = true
@@ -212,6 +262,7 @@ mod tests {
           dial_timeout = "5s"
         "#);
         insta::assert_snapshot!(text(DEFAULT_DIRECTORY), @r#"
+        # Written by `countersign node`: changes are lost.
         # A registry that no rule names is not asked: this leads nowhere.
         server = "http://127.0.0.1:9/no-mirror-rule-names-this-registry"
 
@@ -220,11 +271,36 @@ mod tests {
         "#);
     }
 
+    #[test]
+    fn rules_of_the_old_sort() {
+        let site =
+            site(&["https://pit.nmn:5000".to_owned(), "https://registry.local".to_owned()], "registry.local");
+        let text = legacy(&site, ROOT, &["quay.io".to_owned()]).unwrap();
+        insta::assert_snapshot!(text, @r#"
+        # Written by `countersign node`: changes are lost.
+        # For containerd before 1.5. Never beside `config_path`; a host that is not named here is asked
+        # at its upstream.
+        version = 2
+
+        [plugins."io.containerd.grpc.v1.cri".registry.mirrors."registry.local"]
+          endpoint = ["https://pit.nmn:5000", "https://registry.local"]
+
+        [plugins."io.containerd.grpc.v1.cri".registry.mirrors."quay.io"]
+          endpoint = ["https://pit.nmn:5000/v2/quay.io", "https://registry.local/v2/quay.io", "dummy://quay.io"]
+
+        [plugins."io.containerd.grpc.v1.cri".registry.configs."pit.nmn:5000".tls]
+          ca_file = "/etc/containerd/certs.d/registry.local/e0.pem"
+
+        [plugins."io.containerd.grpc.v1.cri".registry.configs."registry.local".tls]
+          ca_file = "/etc/containerd/certs.d/registry.local/e1.pem"
+        "#);
+    }
+
     proptest! {
         #[test]
         fn a_rendered_tree_reads_back_to_the_sites_own_plan(
             urls in proptest::collection::btree_set("https?://[a-z]{1,8}(\\.[a-z]{1,4})?(:[1-9][0-9]{0,3})?(/[a-z]{1,4}){0,2}(/v2)?", 1..4),
-            logical in "[a-z]{1,6}\\.local(:[1-9][0-9]{2})?",
+            logical in "[a-z]{1,6}\\.local(:5[0-9]{3})?",
         ) {
             let urls: Vec<String> = urls.into_iter().collect();
             let site = site(&urls, &logical);

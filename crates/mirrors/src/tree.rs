@@ -7,6 +7,8 @@ use countersign_site::{RegistryUrl, Scheme, Source};
 use toml_edit::{DocumentMut, Item, TableLike};
 
 use crate::plan::{Finding, Mirror, Plan, Severity, namespace};
+use crate::release::Release;
+use crate::render::WRITTEN;
 
 /// The file with a host's mirror rules.
 pub const HOSTS_FILE: &str = "hosts.toml";
@@ -43,6 +45,13 @@ pub struct TreeError {
     pub message: String,
 }
 
+impl Directory {
+    /// Whether `countersign node` wrote it.
+    pub fn is_ours(&self) -> bool {
+        self.files.get(HOSTS_FILE).is_some_and(|text| text.starts_with(WRITTEN))
+    }
+}
+
 impl Tree {
     /// What containerd asks for this image, in order.
     ///
@@ -76,7 +85,7 @@ fn is_sink(url: &RegistryUrl) -> bool {
 }
 
 fn fail_open(at: &str, message: String) -> Finding {
-    Finding { severity: Severity::FailOpen, at: at.to_owned(), message }
+    Finding { severity: Severity::FailOpen, at: at.to_owned(), message, until: None }
 }
 
 /// Where containerd goes for a host that no rule names.
@@ -144,12 +153,21 @@ fn hosts_file(text: &str, path: &str, host: &str) -> Result<Plan, TreeError> {
         mirrors.push(mirror);
     }
     if mirrors.is_empty() {
-        reader.warn("there is no `[host.\"…\"]` table: before containerd 2.0 the whole file is ignored then; add one for the `server`");
+        reader.warn_until(Release(2, 0), "there is no `[host.\"…\"]` table: before containerd 2.0 the whole file is ignored then; add one for the `server`");
     }
     let server = match document.get("server") {
         None => None,
         Some(item) => Some(item.as_str().ok_or_else(|| error("`server` is not a string".to_owned()))?),
     };
+    let at_root: Vec<&str> = ["ca", "client", "skip_verify", "header"]
+        .into_iter()
+        .filter(|key| document.contains_key(key) && mirrors_lack(&document, key))
+        .collect();
+    if let [first, ..] = at_root.as_slice() {
+        reader.warn(&format!(
+            "`{first}` at the top is for the `server` alone, and no `[host.\"…\"]` table has it"
+        ));
+    }
     let mut falls_back_to = None;
     if let Some(server) = server.filter(|server| !server.is_empty()) {
         let mirror = reader.mirror(server, document.as_table());
@@ -166,10 +184,26 @@ fn hosts_file(text: &str, path: &str, host: &str) -> Result<Plan, TreeError> {
     Ok(Plan { mirrors, falls_back_to, findings: reader.findings })
 }
 
+/// Whether there are host tables, and none of them has this key.
+fn mirrors_lack(document: &DocumentMut, key: &str) -> bool {
+    let hosts = document.get("host").and_then(Item::as_table_like);
+    let mut hosts = hosts.into_iter().flat_map(|hosts| hosts.iter()).peekable();
+    hosts.peek().is_some() && hosts.all(|(_, item)| item.get(key).is_none())
+}
+
 impl Reader<'_> {
     fn warn(&mut self, message: &str) {
         let at = format!("{}/{HOSTS_FILE}", self.path);
-        self.findings.push(Finding { severity: Severity::Warning, at, message: message.to_owned() });
+        let message = message.to_owned();
+        self.findings.push(Finding { severity: Severity::Warning, at, message, until: None });
+    }
+
+    /// What hits only releases before this one.
+    fn warn_until(&mut self, until: Release, message: &str) {
+        self.warn(message);
+        if let Some(finding) = self.findings.last_mut() {
+            finding.until = Some(until);
+        }
     }
 
     /// The `[host."…"]` tables in the order of their headers.
@@ -226,6 +260,10 @@ impl Reader<'_> {
         };
         let url =
             RegistryUrl::parse_with(&full, flag("override_path")?).map_err(|error| error.to_string())?;
+        if !flag("override_path")? && url.root.trim_end_matches("/v2").contains("/v2/") {
+            let root = &url.root;
+            self.warn(&format!("`{full}` is asked below `{root}`: set `override_path = true`"));
+        }
         let resolve = self.resolves(table)?;
         let mut mirror = plain(url, self.host, resolve);
         mirror.skip_verify = flag("skip_verify")?;
@@ -258,7 +296,10 @@ impl Reader<'_> {
                 Some("resolve") => resolve = true,
                 Some("push") => {}
                 Some("referrers") => {
-                    self.warn("capability `referrers`: before containerd 2.2 the whole file is ignored then");
+                    self.warn_until(
+                        Release(2, 2),
+                        "capability `referrers`: before containerd 2.2 the whole file is ignored then",
+                    );
                 }
                 _ => return Err(format!("capability {capability} is not known")),
             }

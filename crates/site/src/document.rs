@@ -51,6 +51,18 @@ pub(crate) struct Spec {
     pub(crate) bootstrap_namespaces: Vec<String>,
     #[serde(default)]
     pub(crate) obsolete: Vec<String>,
+    #[serde(default)]
+    pub(crate) nodes: NodesDocument,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct NodesDocument {
+    pub(crate) sandbox_image: Option<String>,
+    #[serde(default)]
+    pub(crate) images: Vec<String>,
+    #[serde(default)]
+    pub(crate) hosts: Vec<String>,
 }
 
 #[derive(Deserialize)]

@@ -5,9 +5,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use countersign_reference::{Digest, Rewriter};
+use countersign_reference::{Digest, Reference, Rewriter};
 
-use crate::document::{API_VERSION, EndpointDocument, KIND, ObjectKey, SiteDocument, SourceDocument, Spec};
+use crate::document::{
+    API_VERSION, EndpointDocument, KIND, NodesDocument, ObjectKey, SiteDocument, SourceDocument, Spec,
+};
 use crate::{HostPort, RegistryUrl, Scheme, parse_duration};
 
 /// `tagFreshness` where none is written.
@@ -46,6 +48,8 @@ pub struct Site {
     pub bootstrap_namespaces: BTreeSet<String>,
     /// Mirror rules of the past, to be removed from nodes.
     pub obsolete: Vec<String>,
+    /// What nodes have beside the rules for the logical registry.
+    pub nodes: Nodes,
     /// What is legal and yet worth a word.
     pub warnings: Problems,
 }
@@ -121,6 +125,48 @@ pub struct Rewrite {
     pub bootstrap: bool,
     /// The mapping.
     pub rewriter: Rewriter,
+}
+
+/// What nodes have beside the rules for the logical registry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Nodes {
+    /// The sandbox image, by the name that the runtime's configuration gives it.
+    pub sandbox_image: Option<Reference>,
+    /// Images that have to be on every node before there is a registry, by the names that pods
+    /// and static pods give them. The sandbox image is one of them.
+    pub images: Vec<Reference>,
+    /// Upstream hosts that images may name which no webhook sees: their rules lead to the
+    /// endpoints of the logical registry.
+    pub hosts: Vec<String>,
+}
+
+impl Nodes {
+    fn check(document: &NodesDocument, logical: &str, problems: &mut Problems) -> Self {
+        let sandbox_image = document.sandbox_image.as_ref().and_then(|text| {
+            let image = Reference::parse(text).map(Reference::with_default_tag);
+            problems.take("spec.nodes.sandboxImage", image)
+        });
+        let mut images: Vec<Reference> = sandbox_image.iter().cloned().collect();
+        for (index, text) in document.images.iter().enumerate() {
+            let image = Reference::parse(text).map(Reference::with_default_tag);
+            images.extend(problems.take(&format!("spec.nodes.images[{index}]"), image));
+        }
+        images.sort();
+        images.dedup();
+        let mut hosts = Vec::new();
+        for (index, host) in document.hosts.iter().enumerate() {
+            let path = format!("spec.nodes.hosts[{index}]");
+            match Reference::from_parts(host, "x", None, None) {
+                Err(error) => problems.add(path, error),
+                Ok(_) if host == logical => {
+                    problems.add(path, "is the logical registry, which has its rule anyway");
+                }
+                Ok(_) if hosts.contains(host) => problems.add(path, format!("`{host}` stands twice")),
+                Ok(_) => hosts.push(host.clone()),
+            }
+        }
+        Self { sandbox_image, images, hosts }
+    }
 }
 
 /// Keys by name.
@@ -285,6 +331,7 @@ impl Site {
             spec.exceptions.as_deref(),
             &[("strict", ExceptionMode::Strict), ("compatible", ExceptionMode::Compatible)],
         );
+        let nodes = Nodes::check(&spec.nodes, &registry.name, &mut problems);
         let (Some(rewriter), true) = (rewriter, problems.0.is_empty()) else { return Err(problems) };
         Ok(Self {
             mode,
@@ -304,6 +351,7 @@ impl Site {
             exception_namespaces: spec.exception_namespaces.iter().cloned().collect(),
             bootstrap_namespaces: spec.bootstrap_namespaces.iter().cloned().collect(),
             obsolete: spec.obsolete.clone(),
+            nodes,
             warnings,
         })
     }
@@ -420,6 +468,7 @@ spec:
   exceptionNamespaces: [countersign]
   bootstrapNamespaces: [kube-system]
   obsolete: [artifactory.algol60.net]
+  nodes: { sandboxImage: 'registry.k8s.io/pause:3.10', images: ['registry.local/countersign/countersign:1'], hosts: [quay.io] }
 ";
 
     /// Replaces a part of the good Site and shows what is said about it.
@@ -492,6 +541,10 @@ spec:
                 "name: registry.local/x\n",
                 "`registry.local/x` is not a registry host",
             ),
+            ("pause:3.10", "pause:3.10 x", "spec.nodes.sandboxImage: "),
+            ("countersign:1'", "Countersign:1'", "spec.nodes.images[0]: "),
+            ("hosts: [quay.io]", "hosts: [a b]", "spec.nodes.hosts[0]: "),
+            ("hosts: [quay.io]", "hosts: [registry.local]", "spec.nodes.hosts[0]: is the logical registry"),
             ("name: default", "name: other", "metadata.name: the Site that counts is called `default`"),
             ("v1alpha1", "v1", "apiVersion: expected `countersign.dev/v1alpha1`"),
         ] {

@@ -1,0 +1,166 @@
+//! What has to change on a node.
+
+use std::fmt;
+
+use countersign_mirrors::{
+    CONFIG_FILE, DEFAULT_DIRECTORY, HOSTS_FILE, Release, RuntimeConfig, Settings, Severity, Tree, render,
+};
+use countersign_reference::Reference;
+use countersign_site::{Site, Source};
+use similar::TextDiff;
+
+use crate::files::is_imported;
+use crate::{NodeError, Paths};
+
+/// Where mirror rules are, if the runtime names no directory yet.
+const CERTS: &str = "/etc/containerd/certs.d";
+/// Lines around a change that are shown.
+const CONTEXT: usize = 3;
+
+/// A file as it is and as it has to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Its path on the node.
+    pub path: String,
+    /// What is in it; `None` where there is none.
+    pub before: Option<String>,
+    /// What has to be in it; `None` where it has to go.
+    pub after: Option<String>,
+}
+
+impl fmt::Display for Change {
+    /// As `diff -u` shows it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [before, after] = [&self.before, &self.after].map(|text| text.as_deref().unwrap_or_default());
+        let name = |text: &Option<String>| if text.is_some() { self.path.as_str() } else { "/dev/null" };
+        let diff = TextDiff::from_lines(before, after);
+        let mut unified = diff.unified_diff();
+        unified.context_radius(CONTEXT).header(name(&self.before), name(&self.after));
+        unified.fmt(f)
+    }
+}
+
+/// All that has to change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In the order in which it is done: rules and what they name first, the runtime's
+    /// configuration last.
+    pub changes: Vec<Change>,
+    /// Files that the runtime reads only when it starts.
+    pub restart: Vec<String>,
+    /// Rules for hosts that the Site does not know and that somebody else wrote: they stay.
+    pub foreign: Vec<String>,
+}
+
+/// Compares a node with what the Site says, and with rules for these upstream hosts beside it.
+/// `certs` is where rules shall be, if that is not for the node to say; `ca` reads a CA certificate.
+///
+/// # Errors
+///
+/// The node cannot be read, or its files cannot be made to say what the Site says without
+/// losing something of others.
+pub fn plan(
+    paths: &Paths,
+    release: Release,
+    site: &Site,
+    certs: Option<&str>,
+    hosts: &[String],
+    ca: impl FnMut(&Source) -> Option<String>,
+) -> Result<Plan, NodeError> {
+    let config = RuntimeConfig::read(release, &paths.config_files()?)?;
+    // A single directory that is in use stays the one.
+    let in_use = config.config_path().filter(|path| !path.contains(':'));
+    let certs = certs.or(in_use).unwrap_or(CERTS);
+    let wanted = render(site, certs, hosts, ca)?;
+    let mut plan = Plan::default();
+    plan.rules(paths, site, &wanted, hosts)?;
+    let settings =
+        Settings { config_path: certs.to_owned(), sandbox_image: site.nodes.sandbox_image.clone() };
+    for file in config.changes(&settings, &paths.config, &paths.drop_in, is_imported)? {
+        plan.restart.push(file.path.clone());
+        let before = paths.read(&file.path)?;
+        plan.changes.push(Change { path: file.path, before, after: Some(file.text) });
+    }
+    Ok(plan)
+}
+
+impl Plan {
+    fn rules(
+        &mut self,
+        paths: &Paths,
+        site: &Site,
+        wanted: &Tree,
+        hosts: &[String],
+    ) -> Result<(), NodeError> {
+        let found = paths.tree(&wanted.root)?;
+        let mut after = found.clone();
+        for (name, directory) in &wanted.directories {
+            // What the rules name comes before the rules.
+            let mut files: Vec<_> = directory.files.iter().collect();
+            files.sort_by_key(|(file, _)| *file == HOSTS_FILE);
+            for (file, text) in files {
+                let path = format!("{}/{name}/{file}", wanted.root);
+                let before = paths.read(&path)?;
+                if before.as_ref() != Some(text) {
+                    self.changes.push(Change { path, before, after: Some(text.clone()) });
+                }
+                let into = after.directories.entry(name.clone()).or_default();
+                into.files.insert(file.clone(), text.clone());
+            }
+        }
+        for (name, directory) in &found.directories {
+            if wanted.directories.contains_key(name) {
+                continue;
+            }
+            if !site.obsolete.contains(name) && !directory.is_ours() {
+                self.foreign.push(format!("{}/{name}", wanted.root));
+                continue;
+            }
+            after.directories.remove(name);
+            let mut files: Vec<_> = directory.files.keys().collect();
+            // Without its rules a directory would lead to the upstream: they go last, and it with them.
+            files.sort_by_key(|file| *file == HOSTS_FILE);
+            for file in files {
+                let path = format!("{}/{name}/{file}", wanted.root);
+                self.changes.push(Change { before: paths.read(&path)?, path, after: None });
+            }
+        }
+        holds(site, &after, hosts)
+    }
+}
+
+/// The rules say what was meant, with whatever else is in the directory.
+fn holds(site: &Site, tree: &Tree, hosts: &[String]) -> Result<(), NodeError> {
+    let servers: Vec<_> = site.registry.endpoints.iter().map(|endpoint| &endpoint.url.at).collect();
+    let malformed = |why: String| NodeError::Malformed { path: tree.root.clone(), why };
+    for host in hosts.iter().chain([&site.registry.name]) {
+        let image =
+            Reference::from_parts(host, "x", None, None).map_err(|error| malformed(error.to_string()))?;
+        let plan = tree.plan(&image).map_err(|error| malformed(error.to_string()))?;
+        let found: Vec<_> = plan.mirrors.iter().map(|mirror| &mirror.url.at).collect();
+        let open = plan.findings.iter().any(|finding| finding.severity == Severity::FailOpen);
+        if found != servers || plan.falls_back_to.is_some() || open {
+            let why = format!(
+                "`{host}` would not lead to the Site's endpoints: a directory of another spelling comes before \
+                 (`{}_`); remove it",
+                host.replace(':', "_")
+            );
+            return Err(malformed(why));
+        }
+    }
+    match tree.directories.get(DEFAULT_DIRECTORY) {
+        Some(directory) if directory.is_ours() => Ok(()),
+        _ => Err(malformed(format!("`{DEFAULT_DIRECTORY}` leads somewhere"))),
+    }
+}
+
+impl Default for Paths {
+    /// The node that this runs on.
+    fn default() -> Self {
+        Self {
+            root: "/".into(),
+            config: CONFIG_FILE.to_owned(),
+            drop_in: countersign_mirrors::DROP_IN.to_owned(),
+        }
+    }
+}
