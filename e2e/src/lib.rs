@@ -11,6 +11,7 @@
 )]
 
 mod cluster;
+mod containerd;
 mod cosign;
 mod image;
 mod outside;
@@ -18,6 +19,7 @@ mod proxy;
 mod registries;
 
 pub use cluster::{ControlPlane, pod};
+pub use containerd::{Containerd, ContainerdRelease};
 pub use cosign::{Cosign, KeyPair, KeyType};
 pub use image::{Pushed, layer, push_image, push_index};
 pub use outside::{Outside, run};

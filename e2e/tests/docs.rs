@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use countersign_e2e::{
-    Outside, Process, Registry, RegistryKind, assert_isolated, countersign, free_port, run,
+    Containerd, ContainerdRelease, Outside, Process, Registry, RegistryKind, assert_isolated, countersign,
+    free_port, run,
 };
 
 /// A block of commands, and the word after `sh` that says what is special about it.
@@ -29,6 +30,23 @@ fn blocks(page: &str) -> Vec<Block> {
         parts.next();
     }
     blocks
+}
+
+/// A command of a page, with the page's names set.
+fn shell(outside: &Outside, settings: &[(&str, String)], text: &str) -> Command {
+    let program = countersign();
+    let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new("sh");
+    command.args(["-euc", text]).current_dir(outside.directory.path()).env("PATH", path);
+    command.envs(settings.iter().map(|(name, value)| (*name, value)));
+    command
+}
+
+/// The page names what the test sets.
+fn named(block: &Block, settings: &[(&str, String)]) {
+    for (name, _) in settings {
+        assert!(block.text.contains(&format!("{name}=")), "the page names {name}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,35 +75,84 @@ async fn the_page_on_bundles() {
         ("SITE", "site.yaml".to_owned()),
         ("LISTEN", format!("127.0.0.1:{port}")),
     ];
-    let program = countersign();
-    let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
-    let shell = |text: &str| {
-        let mut command = Command::new("sh");
-        command.args(["-euc", text]).current_dir(outside.directory.path()).env("PATH", &path);
-        command.envs(settings.iter().map(|(name, value)| (*name, value)));
-        command
-    };
     let mut servers = Vec::new();
     let blocks = blocks("bundle.md");
     assert!(blocks.len() >= 6, "the page has its commands");
     for block in &blocks {
         match block.kind.as_str() {
-            "settings" => {
-                for (name, _) in &settings {
-                    assert!(block.text.contains(&format!("{name}=")), "the page names {name}");
-                }
-            }
+            "settings" => named(block, &settings),
             "server" => {
-                let mut command = shell(&format!("exec {}", block.text));
+                let mut command = shell(&outside, &settings, &format!("exec {}", block.text));
                 servers.push(Process::listening(command.stdout(Stdio::null()).stderr(Stdio::null()), port));
                 assert!(outside.path("bootstrap-ca.pem").exists());
             }
             "" => {
-                let (code, out, err) = run(&mut shell(&block.text));
+                let (code, out, err) = run(&mut shell(&outside, &settings, &block.text));
                 assert_eq!(code, 0, "{}\n{out}{err}", block.text);
             }
             other => panic!("`sh {other}`"),
         }
     }
     assert_eq!(servers.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_on_nodes() {
+    assert_isolated();
+    let outside = Outside::new().await;
+    let bundle = outside.path("bundle.tar");
+    let images: Vec<_> = outside.images[..2].iter().collect();
+    assert_eq!(run(&mut outside.create(&bundle, &images, &[])).0, 0);
+    let names: Vec<String> = images.iter().map(|image| outside.written(image)).collect();
+    let host = names[0].split('/').next().unwrap();
+    let site = format!(
+        "apiVersion: countersign.dev/v1alpha1\nkind: Site\nspec:\n  registry:\n    name: registry.local\n    endpoints:\n      - {{ name: cluster, url: \"http://127.0.0.1:1\" }}\n  nodes: {{ sandboxImage: registry.local/{}, images: [\"{}\"], hosts: [{host}] }}\n",
+        names[0], names[1]
+    );
+    std::fs::write(outside.path("site.yaml"), site).unwrap();
+    let directory = outside.path("node");
+    std::fs::create_dir(&directory).unwrap();
+    let (release, config) = (ContainerdRelease::Two, directory.join("config.toml"));
+    // What it has before: no rules, and a directory for them.
+    let before =
+        release.config(&directory).replace("/etc/containerd/certs.d:/etc/docker/certs.d", "/nowhere");
+    let certs = directory.join("certs.d").display().to_string();
+    std::fs::write(&config, before.replace("/nowhere", &certs)).unwrap();
+    let node = [
+        ("--config", config.clone()),
+        ("--drop-in", directory.join("conf.d/90-countersign.toml")),
+        ("--containerd", release.program()),
+    ];
+    let node = node.map(|(option, path)| format!("{option} {}", path.display())).join(" ");
+    let socket = directory.join("containerd.sock");
+    let settings = [
+        ("SITE", "site.yaml".to_owned()),
+        ("KEY", outside.key.public.display().to_string()),
+        ("NODE", node),
+        ("CTR", format!("--ctr {} --address {}", release.client().display(), socket.display())),
+    ];
+    let mut containerd = None;
+    let blocks = blocks("nodes.md");
+    assert!(blocks.len() >= 8, "the page has its commands");
+    for block in &blocks {
+        let shell = || {
+            // Only that the copies of what was there go to a place of the test.
+            let text = block
+                .text
+                .replace("node apply", &format!("node apply --backup {}", outside.path("kept").display()));
+            shell(&outside, &settings, &text)
+        };
+        match block.kind.as_str() {
+            "settings" => named(block, &settings),
+            "restart" => containerd = Some(Containerd::start(release, &directory, &config)),
+            "finds" | "" => {
+                let (code, out, err) = run(&mut shell());
+                assert_eq!(code, i32::from(block.kind == "finds"), "{}\n{out}{err}", block.text);
+            }
+            other => panic!("`sh {other}`"),
+        }
+    }
+    let (_, listed, _) = containerd.unwrap().cri(&["list"]);
+    assert_eq!(listed.lines().filter(|line| line.contains(" pinned ")).count(), 2, "{listed}");
+    assert!(outside.path("certs.d/_default/hosts.toml").exists() && outside.path("mirrors.toml").exists());
 }

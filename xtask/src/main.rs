@@ -43,6 +43,7 @@ fn main() -> ExitCode {
 /// Builds first, with the network at hand, and runs without it.
 fn test(rest: &[&str]) -> Result<()> {
     tools::build_all()?;
+    tools::of_the_system()?;
     // The program itself, which end-to-end tests run, and then the tests.
     run(cargo().args(["build", "--workspace", "--all-features"]))?;
     run(cargo().args(["test", "--workspace", "--all-features", "--no-run"]))?;

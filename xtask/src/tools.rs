@@ -115,6 +115,30 @@ pub(crate) fn build_all() -> Result<()> {
     Ok(())
 }
 
+/// What only the distribution has: `strace`, which shows whom a runtime talks to. Installed where
+/// that may be done.
+#[expect(clippy::print_stderr, reason = "this is a command line")]
+pub(crate) fn of_the_system() -> Result<()> {
+    let there = |program: &str| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+    };
+    if there("strace") {
+        return Ok(());
+    }
+    let install = ["apt-get", "install", "--yes", "--no-install-recommends", "strace"];
+    // `/root` is readable for root alone.
+    if there("apt-get") && std::fs::read_dir("/root").is_ok() {
+        eprintln!("installing strace, which tests of nodes need: {}", install.join(" "));
+        _ = Command::new("apt-get").arg("update").status();
+        run(Command::new(install[0]).args(&install[1..]).env("DEBIAN_FRONTEND", "noninteractive"))?;
+    }
+    if there("strace") {
+        return Ok(());
+    }
+    bail!("tests of nodes need strace: `{}` as root, or the same of another distribution", install.join(" "))
+}
+
 /// cargo-deny, installed below `target/` on first use.
 pub(crate) fn cargo_deny() -> Result<PathBuf> {
     let home = directory().join(format!("cargo-deny-{CARGO_DENY}"));

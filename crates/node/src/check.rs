@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use countersign_mirrors::{Finding, Mirror, Release, RuntimeConfig, Severity, Tree};
+use countersign_mirrors::{Finding, Release, RuntimeConfig, Severity, Tree};
 use countersign_reference::Reference;
-use countersign_site::Site;
+use countersign_site::{RegistryUrl, Site};
 
 use crate::{NodeError, Paths};
 
@@ -49,10 +49,9 @@ fn finding(severity: Severity, at: impl Into<String>, message: String) -> Findin
 /// Rules of the past, and rules that lead elsewhere than the Site says.
 fn of_rules(site: &Site, tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let servers =
-        |mirrors: &[Mirror]| mirrors.iter().map(|mirror| mirror.url.at.to_string()).collect::<Vec<_>>();
-    let wanted: Vec<String> =
-        site.registry.endpoints.iter().map(|endpoint| endpoint.url.at.to_string()).collect();
+    let wanted: Vec<&RegistryUrl> = site.registry.endpoints.iter().map(|endpoint| &endpoint.url).collect();
+    let shown =
+        |urls: &[&RegistryUrl]| urls.iter().map(|url| url.origin()).collect::<Vec<_>>().join(", then ");
     let logical: BTreeSet<String> = [site.registry.name.clone()].into();
     let hosts = tree.hosts();
     for host in hosts.iter().chain(logical.difference(&hosts)) {
@@ -64,14 +63,14 @@ fn of_rules(site: &Site, tree: &Tree) -> Vec<Finding> {
         }
         let image = Reference::from_parts(host, "x", None, None);
         let Some(plan) = image.ok().and_then(|image| tree.plan(&image).ok()) else { continue };
-        let found = servers(&plan.mirrors);
-        if found == wanted {
+        let found: Vec<&RegistryUrl> = plan.mirrors.iter().map(|mirror| &mirror.url).collect();
+        if found.iter().map(|url| &url.at).eq(wanted.iter().map(|url| &url.at)) {
             continue;
         }
-        let shown = if found.is_empty() { "nowhere".to_owned() } else { found.join(", then ") };
-        let elsewhere = found.iter().any(|server| !wanted.contains(server));
+        let elsewhere = found.iter().any(|url| wanted.iter().all(|wanted| wanted.at != url.at));
         let severity = if elsewhere { Severity::FailOpen } else { Severity::Warning };
-        let message = format!("leads to {shown}; the Site says {}", wanted.join(", then "));
+        let leads = if found.is_empty() { "nowhere".to_owned() } else { format!("to {}", shown(&found)) };
+        let message = format!("leads {leads}; the Site says {}", shown(&wanted));
         findings.push(finding(severity, at, message));
     }
     findings

@@ -103,12 +103,19 @@ pub(crate) fn is_imported(from: &str, pattern: &str, path: &str) -> bool {
     glob::Pattern::new(&pattern).is_ok_and(|pattern| pattern.matches_with(path, options))
 }
 
-/// Paths are relative to the file that names them.
+/// Paths are relative to the file that names them, and `..` is what its text says (Go's
+/// `filepath.Clean`).
 fn absolute(from: &str, path: &str) -> String {
-    match Path::new(from).parent() {
-        Some(directory) if !path.starts_with('/') => directory.join(path).display().to_string(),
-        _ => path.to_owned(),
+    let mut parts: Vec<&str> = Vec::new();
+    let directory = from.rsplit_once('/').map(|(directory, _)| directory).filter(|_| !path.starts_with('/'));
+    for part in directory.unwrap_or_default().split('/').chain(path.split('/')) {
+        match part {
+            "" | "." => {}
+            ".." => _ = parts.pop(),
+            part => parts.push(part),
+        }
     }
+    format!("/{}", parts.join("/"))
 }
 
 /// Reads a tree of mirror rules; `shown` is what messages call its directory. Key files are

@@ -50,3 +50,6 @@ pub enum NodeError {
         why: String,
     },
 }
+
+#[cfg(test)]
+mod tests;

@@ -196,9 +196,12 @@ impl Editor {
 
     /// Takes out what keeps `config_path` from being read.
     fn clean(&mut self, id: &str, release: Release) {
-        let registry = self.document.get_mut("plugins").and_then(|plugins| plugins.get_mut(id));
-        let Some(registry) = registry.and_then(|section| section.get_mut("registry")) else { return };
-        let Some(registry) = registry.as_table_like_mut() else { return };
+        // `Item::get_mut` would put in what is not there.
+        fn inner<'a>(table: Option<&'a mut dyn TableLike>, key: &str) -> Option<&'a mut dyn TableLike> {
+            table?.get_mut(key)?.as_table_like_mut()
+        }
+        let plugins = inner(Some(self.document.as_table_mut()), "plugins");
+        let Some(registry) = inner(inner(plugins, id), "registry") else { return };
         registry.remove("mirrors");
         if release.0 >= 2 {
             return;
