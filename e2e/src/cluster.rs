@@ -100,6 +100,18 @@ impl ControlPlane {
         plane
     }
 
+    /// A kubeconfig for whoever may do everything.
+    pub fn kubeconfig(&self) -> String {
+        let server = format!("https://127.0.0.1:{}", self.port);
+        json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "e2e",
+            "clusters": [{ "name": "e2e", "cluster": { "server": server, "insecure-skip-tls-verify": true } }],
+            "users": [{ "name": "admin", "user": { "token": TOKEN } }],
+            "contexts": [{ "name": "e2e", "context": { "cluster": "e2e", "user": "admin" } }],
+        })
+        .to_string()
+    }
+
     /// Waits until something holds.
     pub async fn until(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
         let mut tries = PATIENCE.as_millis() / 100;

@@ -17,6 +17,9 @@ import (
 
 const inside = "COUNTERSIGN_NETNS_INSIDE"
 
+// More addresses of loopback (RFC 5737): what Kubernetes takes for an endpoint may not be in 127/8.
+var documentation = [][4]byte{{192, 0, 2, 1}, {192, 0, 2, 2}}
+
 func main() {
 	if len(os.Args) < 2 {
 		fmt.Fprintln(os.Stderr, "usage: netns COMMAND [ARGUMENT…]")
@@ -25,6 +28,9 @@ func main() {
 	if os.Getenv(inside) != "" {
 		os.Unsetenv(inside)
 		fail(loopbackUp())
+		for index, address := range documentation {
+			fail(alias(index+1, address))
+		}
 		path, err := exec.LookPath(os.Args[1])
 		fail(err)
 		fail(syscall.Exec(path, os.Args[1:], os.Environ()))
@@ -64,6 +70,27 @@ func loopbackUp() error {
 	copy(request.name[:], "lo")
 	request.flags = syscall.IFF_UP | syscall.IFF_RUNNING
 	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(socket), syscall.SIOCSIFFLAGS, uintptr(unsafe.Pointer(&request)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// alias gives loopback one more address.
+func alias(index int, address [4]byte) error {
+	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	defer syscall.Close(socket)
+	var request struct {
+		name    [syscall.IFNAMSIZ]byte
+		address syscall.RawSockaddrInet4
+	}
+	copy(request.name[:], fmt.Sprintf("lo:%d", index))
+	request.address.Family = syscall.AF_INET
+	request.address.Addr = address
+	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(socket), syscall.SIOCSIFADDR, uintptr(unsafe.Pointer(&request)))
 	if errno != 0 {
 		return errno
 	}

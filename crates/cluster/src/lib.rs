@@ -1,0 +1,50 @@
+//! Kubernetes plumbing: what is read from and written to a cluster through its API server.
+//!
+//! So far there is cluster DNS: the override of one name in CoreDNS's Corefile ([`Dns`]). The one
+//! thing here that does not go through the API server is the question to each DNS endpoint,
+//! whether it answers as it should.
+
+mod dns;
+mod question;
+
+pub use dns::{Dns, DnsError, Place};
+pub use kube::{Client, Config};
+pub use question::{Answer, ask};
+
+/// A client by a kubeconfig file and one of its contexts; where neither is given, as `kubectl`
+/// finds them, and inside a cluster by its service account.
+///
+/// # Errors
+///
+/// There is no such file or context, or it cannot be used.
+pub async fn client(
+    kubeconfig: Option<&std::path::Path>,
+    context: Option<&str>,
+) -> Result<Client, ClientError> {
+    let options =
+        kube::config::KubeConfigOptions { context: context.map(ToOwned::to_owned), ..Default::default() };
+    let config = match (kubeconfig, context) {
+        (Some(path), _) => {
+            let file = kube::config::Kubeconfig::read_from(path).map_err(error)?;
+            Config::from_custom_kubeconfig(file, &options).await.map_err(error)?
+        }
+        (None, Some(_)) => Config::from_kubeconfig(&options).await.map_err(error)?,
+        (None, None) => Config::infer().await.map_err(error)?,
+    };
+    Client::try_from(config).map_err(error)
+}
+
+/// A cluster that cannot be reached by what is given.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ClientError(String);
+
+fn error(found: impl std::error::Error) -> ClientError {
+    let mut text = found.to_string();
+    let mut cause = found.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    ClientError(text)
+}
