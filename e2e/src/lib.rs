@@ -13,6 +13,7 @@
 mod cluster;
 mod containerd;
 mod cosign;
+pub mod dns;
 mod image;
 mod outside;
 mod proxy;

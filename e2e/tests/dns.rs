@@ -2,162 +2,26 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::process::Command;
 use std::time::Duration;
 
 use countersign_cluster::{Answer, Dns, Place, ask, client};
 use countersign_corefile::{Override, clear, set};
-use countersign_e2e::{ControlPlane, PATIENCE, assert_isolated, countersign, free_port, run, tool};
+use countersign_e2e::dns::{CONFIG_MAP, CoreDns, DnsCluster, NAMES, SITE, until_answers};
+use countersign_e2e::{assert_isolated, countersign, free_port, run};
 use hyper::Method;
 use jiff::Timestamp;
-use serde_json::{Value, json};
-
-const CONFIG_MAP: &str = "/api/v1/namespaces/kube-system/configmaps/coredns";
-const NAMES: [&str; 2] = ["ntp.site", "db.registry.local"];
-const SITE: &str = "192.0.2.77";
-
-/// A CoreDNS that ends with its owner.
-struct CoreDns(Child);
-
-impl CoreDns {
-    fn start(corefile: &Path, bind: &str) -> Self {
-        let mut command = Command::new(tool("coredns"));
-        command.arg("-conf").arg(corefile).env("BIND", bind);
-        let log = std::fs::File::create(corefile.with_extension(format!("log{bind}"))).unwrap();
-        Self(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap())
-    }
-}
-
-impl Drop for CoreDns {
-    fn drop(&mut self) {
-        _ = self.0.kill();
-        _ = self.0.wait();
-    }
-}
-
-/// Waits until a server says this of a name.
-async fn until(server: SocketAddr, name: &str, address: Option<&str>) {
-    let wanted = address.map(|address| Answer::Addresses(vec![address.parse().unwrap()]));
-    let mut tries = PATIENCE.as_millis() / 100;
-    loop {
-        let answer = ask(server, name, false).await;
-        let good = match &wanted {
-            Some(wanted) => answer == *wanted,
-            None => {
-                !matches!(&answer, Answer::Addresses(found) if !found.is_empty())
-                    && !matches!(answer, Answer::None(_))
-            }
-        };
-        if good {
-            return;
-        }
-        tries -= 1;
-        assert!(tries > 0, "{server} says of {name}: {answer}, and not {address:?}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-/// A cluster with the site's own Corefile, whose edits arrive at two servers.
-struct Cluster {
-    plane: Arc<ControlPlane>,
-    directory: tempfile::TempDir,
-    corefile: String,
-    _servers: [CoreDns; 2],
-    sync: tokio::task::JoinHandle<()>,
-}
-
-impl Cluster {
-    async fn start() -> Self {
-        let plane = Arc::new(ControlPlane::start().await);
-        let directory = tempfile::tempdir().unwrap();
-        let corefile = format!(
-            "# The site's own.\n.:53 {{\n    bind {{$BIND}}\n    errors\n    hosts {{\n        {SITE} {}\n        fallthrough\n    }}\n    reload 2s 0s\n}}\ncluster.local:53 {{\n    bind {{$BIND}}\n    errors\n}}\n",
-            NAMES.join(" ")
-        );
-        let map = json!({
-            "metadata": { "name": "coredns", "labels": { "site": "kept" } },
-            "data": { "Corefile": corefile, "other": "kept" },
-        });
-        let service = json!({
-            "metadata": { "name": "kube-dns" },
-            "spec": { "clusterIP": "10.96.0.10", "ports": [{ "name": "dns", "port": 53, "protocol": "UDP" }] },
-        });
-        let slice = json!({
-            "metadata": { "name": "kube-dns-1", "labels": { "kubernetes.io/service-name": "kube-dns" } },
-            "addressType": "IPv4",
-            "ports": [{ "name": "dns", "port": 53, "protocol": "UDP" }, { "name": "dns-tcp", "port": 53, "protocol": "TCP" }],
-            "endpoints": [{ "addresses": ["192.0.2.1"] }, { "addresses": ["192.0.2.2"] }],
-        });
-        for (path, object) in [
-            ("/api/v1/namespaces/kube-system/configmaps", &map),
-            ("/api/v1/namespaces/kube-system/services", &service),
-            ("/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices", &slice),
-        ] {
-            let made = async || matches!(plane.call(Method::POST, path, Some(object)).await.0, 201 | 409);
-            plane.until("kube-system is there", made).await;
-        }
-        std::fs::write(directory.path().join("kubeconfig"), plane.kubeconfig()).unwrap();
-        // What a kubelet does with a ConfigMap that is mounted.
-        let file = directory.path().join("Corefile");
-        std::fs::write(&file, &corefile).unwrap();
-        let servers = ["192.0.2.1", "192.0.2.2"].map(|bind| CoreDns::start(&file, bind));
-        let from = Arc::clone(&plane);
-        let sync = tokio::spawn(async move {
-            let beside = file.with_extension("new");
-            loop {
-                let text = from.call(Method::GET, CONFIG_MAP, None).await.1;
-                if let Some(text) = text["data"]["Corefile"].as_str() {
-                    std::fs::write(&beside, text).unwrap();
-                    std::fs::rename(&beside, &file).unwrap();
-                }
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-        });
-        Self { plane, directory, corefile, _servers: servers, sync }
-    }
-
-    fn servers() -> [SocketAddr; 2] {
-        ["192.0.2.1:53", "192.0.2.2:53"].map(|server| server.parse().unwrap())
-    }
-
-    async fn map(&self) -> Value {
-        self.plane.call(Method::GET, CONFIG_MAP, None).await.1
-    }
-
-    async fn text(&self) -> String {
-        self.map().await["data"]["Corefile"].as_str().unwrap().to_owned()
-    }
-
-    fn kubeconfig(&self) -> PathBuf {
-        self.directory.path().join("kubeconfig")
-    }
-
-    /// `countersign dns override …`, off the thread that plays the kubelet.
-    async fn command(&self, command: &str, more: &[&str]) -> (i32, String, String) {
-        let mut dns = Command::new(countersign());
-        dns.args(["dns", "override", command, "--name", "registry.local", "--wait", "60", "--kubeconfig"]);
-        dns.arg(self.kubeconfig()).args(more);
-        tokio::task::spawn_blocking(move || run(&mut dns)).await.unwrap()
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        self.sync.abort();
-    }
-}
+use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_server_answers_with_it_and_the_site_is_as_before() {
     assert_isolated();
-    let cluster = Cluster::start().await;
+    let cluster = DnsCluster::start().await;
     let site = async || {
         for (server, name) in
-            Cluster::servers().into_iter().flat_map(|server| NAMES.map(|name| (server, name)))
+            DnsCluster::servers().into_iter().flat_map(|server| NAMES.map(|name| (server, name)))
         {
-            until(server, name, Some(SITE)).await;
+            until_answers(server, name, Some(SITE)).await;
         }
     };
     site().await;
@@ -171,7 +35,7 @@ async fn every_server_answers_with_it_and_the_site_is_as_before() {
     for address in ["192.0.2.1", "192.0.2.99"] {
         let (code, _, err) = cluster.command("set", &["--address", address, "--owner", "install-7"]).await;
         assert_eq!(code, 0, "{err}");
-        for server in Cluster::servers() {
+        for server in DnsCluster::servers() {
             assert_eq!(
                 ask(server, "registry.local", false).await,
                 Answer::Addresses(vec![address.parse().unwrap()])
@@ -189,8 +53,8 @@ async fn every_server_answers_with_it_and_the_site_is_as_before() {
     let (code, _, err) = cluster.command("clear", &[]).await;
     assert_eq!(code, 0, "{err}");
     assert_eq!(cluster.text().await, cluster.corefile, "byte for byte");
-    for server in Cluster::servers() {
-        until(server, "registry.local", None).await;
+    for server in DnsCluster::servers() {
+        until_answers(server, "registry.local", None).await;
     }
     site().await;
     let (code, _, err) = cluster.command("clear", &[]).await;
@@ -200,7 +64,7 @@ async fn every_server_answers_with_it_and_the_site_is_as_before() {
 #[tokio::test(flavor = "multi_thread")]
 async fn others_who_edit_at_the_same_time_lose_nothing() {
     assert_isolated();
-    let cluster = Cluster::start().await;
+    let cluster = DnsCluster::start().await;
     let dns = Dns::new(client(Some(&cluster.kubeconfig()), None).await.unwrap(), Place::default());
     let now: Timestamp = "2026-11-25T12:00:00Z".parse().unwrap();
     let wanted = Override {
@@ -329,22 +193,22 @@ async fn s11_real_coredns_reads_what_was_made_of_any_site() {
             let _server = CoreDns::start(&file, "");
             let site = async || {
                 for name in NAMES {
-                    until(server, name, Some(SITE)).await;
+                    until_answers(server, name, Some(SITE)).await;
                 }
             };
             tokio::time::sleep(Duration::from_secs(1)).await;
             let log = std::fs::read_to_string(file.with_extension("log")).unwrap();
             assert!(log.contains("CoreDNS-"), "{what}: {log}");
             site().await;
-            until(server, "registry.local", None).await;
+            until_answers(server, "registry.local", None).await;
             let edit = set(&text, &wanted, now, false).unwrap_or_else(|error| panic!("{what}: {error}"));
             std::fs::write(&file, &edit.text).unwrap();
-            until(server, "registry.local", Some("192.0.2.1")).await;
+            until_answers(server, "registry.local", Some("192.0.2.1")).await;
             site().await;
             let back = clear(&edit.text, "registry.local").unwrap().unwrap();
             assert_eq!(back, text, "{what}");
             std::fs::write(&file, back).unwrap();
-            until(server, "registry.local", None).await;
+            until_answers(server, "registry.local", None).await;
             site().await;
         })
     });

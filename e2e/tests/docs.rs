@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use countersign_e2e::dns::DnsCluster;
 use countersign_e2e::{
     Containerd, ContainerdRelease, Outside, Process, Registry, RegistryKind, assert_isolated, countersign,
     free_port, run,
@@ -33,11 +34,11 @@ fn blocks(page: &str) -> Vec<Block> {
 }
 
 /// A command of a page, with the page's names set.
-fn shell(outside: &Outside, settings: &[(&str, String)], text: &str) -> Command {
+fn shell(directory: &Path, settings: &[(&str, String)], text: &str) -> Command {
     let program = countersign();
     let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
     let mut command = Command::new("sh");
-    command.args(["-euc", text]).current_dir(outside.directory.path()).env("PATH", path);
+    command.args(["-euc", text]).current_dir(directory).env("PATH", path);
     command.envs(settings.iter().map(|(name, value)| (*name, value)));
     command
 }
@@ -82,12 +83,12 @@ async fn the_page_on_bundles() {
         match block.kind.as_str() {
             "settings" => named(block, &settings),
             "server" => {
-                let mut command = shell(&outside, &settings, &format!("exec {}", block.text));
+                let mut command = shell(outside.directory.path(), &settings, &format!("exec {}", block.text));
                 servers.push(Process::listening(command.stdout(Stdio::null()).stderr(Stdio::null()), port));
                 assert!(outside.path("bootstrap-ca.pem").exists());
             }
             "" => {
-                let (code, out, err) = run(&mut shell(&outside, &settings, &block.text));
+                let (code, out, err) = run(&mut shell(outside.directory.path(), &settings, &block.text));
                 assert_eq!(code, 0, "{}\n{out}{err}", block.text);
             }
             other => panic!("`sh {other}`"),
@@ -140,7 +141,7 @@ async fn the_page_on_nodes() {
             let text = block
                 .text
                 .replace("node apply", &format!("node apply --backup {}", outside.path("kept").display()));
-            shell(&outside, &settings, &text)
+            shell(outside.directory.path(), &settings, &text)
         };
         match block.kind.as_str() {
             "settings" => named(block, &settings),
@@ -155,4 +156,32 @@ async fn the_page_on_nodes() {
     let (_, listed, _) = containerd.unwrap().cri(&["list"]);
     assert_eq!(listed.lines().filter(|line| line.contains(" pinned ")).count(), 2, "{listed}");
     assert!(outside.path("certs.d/_default/hosts.toml").exists() && outside.path("mirrors.toml").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_on_dns() {
+    assert_isolated();
+    let cluster = DnsCluster::start().await;
+    let path = |name: &str| cluster.directory.path().join(name);
+    let site = "apiVersion: countersign.dev/v1alpha1\nkind: Site\nspec:\n  registry:\n    name: registry.local\n    endpoints:\n      - { name: bootstrap, url: \"http://127.0.0.1:1\", addresses: [192.0.2.9] }\n";
+    std::fs::write(path("site.yaml"), site).unwrap();
+    let settings = [
+        ("SITE", "site.yaml".to_owned()),
+        ("KUBE", format!("--kubeconfig {}", cluster.kubeconfig().display())),
+    ];
+    let blocks = blocks("dns.md");
+    assert!(blocks.len() >= 4, "the page has its commands");
+    for block in &blocks {
+        match block.kind.as_str() {
+            "settings" => named(block, &settings),
+            "" => {
+                let mut command = shell(cluster.directory.path(), &settings, &block.text);
+                let ran = tokio::task::spawn_blocking(move || run(&mut command));
+                let (code, out, err) = ran.await.unwrap();
+                assert_eq!(code, 0, "{}\n{out}{err}", block.text);
+            }
+            other => panic!("`sh {other}`"),
+        }
+    }
+    assert_eq!(cluster.text().await, cluster.corefile);
 }

@@ -255,6 +255,42 @@ async fn a_node_pulls_from_the_site_and_from_nowhere_else(release: ContainerdRel
     assert_eq!(err.matches("it is not signed by any key given").count(), 2, "{err}");
 }
 
+/// What `containerd config default` writes is in order once it was applied to, and the same but for
+/// what is ours.
+#[test]
+fn a_node_as_containerd_makes_it() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("site.yaml"), "apiVersion: countersign.dev/v1alpha1\nkind: Site\nspec:\n  registry:\n    name: registry.local\n    endpoints:\n      - { name: cluster, url: \"http://127.0.0.1:1\" }\n  nodes: { sandboxImage: \"registry.local/pause:3\" }\n").unwrap();
+    for (release, version) in [(ContainerdRelease::One, "1.7.28"), (ContainerdRelease::Two, "2.4.2")] {
+        let root = directory.path().join(version);
+        let config = root.join("etc/containerd/config.toml");
+        std::fs::create_dir_all(config.parent().unwrap()).unwrap();
+        let default = succeed(Command::new(release.program()).args(["config", "default"])).stdout;
+        std::fs::write(&config, &default).unwrap();
+        let node = |command: &str| {
+            let mut node = Command::new(countersign());
+            node.args(["node", command, "--containerd-version", version, "--root"]).arg(&root);
+            node.arg("--site").arg(directory.path().join("site.yaml"));
+            if command == "apply" {
+                node.arg("--backup").arg(directory.path().join("backup"));
+            }
+            run(&mut node)
+        };
+        let (code, out, err) = node("check");
+        assert_eq!(code, 1, "{err}");
+        assert!(!out.contains("BROKEN") && !out.contains("image verifier"), "{out}");
+        let (code, _, err) = node("apply");
+        assert_eq!(code, 0, "{err}");
+        let (code, out, err) = node("check");
+        assert_eq!((code, out.as_str()), (0, ""), "{version}: {err}");
+        let (before, after) =
+            (String::from_utf8(default).unwrap(), std::fs::read_to_string(&config).unwrap());
+        let changed = before.lines().zip(after.lines()).filter(|(before, after)| before != after).count();
+        assert_eq!(before.lines().count(), after.lines().count(), "{version}");
+        assert_eq!(changed, if release == ContainerdRelease::One { 2 } else { 0 }, "{version}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_with_containerd_1() {
     a_node_pulls_from_the_site_and_from_nowhere_else(ContainerdRelease::One).await;

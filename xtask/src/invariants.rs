@@ -9,17 +9,29 @@ use serde_json::Value;
 use crate::{cargo, root};
 
 /// Crates that do no I/O and know no clock.
-const PURE: &[&str] =
-    &["reference", "manifest", "verdict", "signature", "site", "mirrors", "yaml", "jmespath", "policy"];
+const PURE: &[&str] = &[
+    "reference",
+    "manifest",
+    "verdict",
+    "signature",
+    "site",
+    "mirrors",
+    "yaml",
+    "jmespath",
+    "policy",
+    "corefile",
+];
 /// What none of them may depend on, directly or through others.
 const FORBIDDEN: &[&str] = &["tokio", "hyper", "kube", "mio", "socket2"];
-/// What may open a connection: `registry` to registries, and the demonstration, which plays the
-/// API server, to the webhook that it has started itself.
-const MAY_CONNECT: &[&str] = &["crates/registry/", "crates/countersign/src/demo/"];
+/// What may open a connection: `registry` to registries, `cluster` to DNS endpoints (and the API
+/// server, by its library), and the demonstration, which plays the API server, to the webhook that
+/// it has started itself.
+const MAY_CONNECT: &[&str] = &["crates/registry/", "crates/cluster/", "crates/countersign/src/demo/"];
 /// The one platform that is built for; packages of others need not be on the machine.
 const PLATFORM: &str = "x86_64-unknown-linux-gnu";
 /// Lines that open one.
-const CONNECTS: &[&str] = &["TcpStream::connect", "TcpSocket::", "lookup_host", "HttpConnector"];
+const CONNECTS: &[&str] =
+    &["TcpStream::connect", "TcpSocket::", "UdpSocket::", "lookup_host", "HttpConnector"];
 /// The longest file that needs no reason at its top.
 const LONG: usize = 600;
 

@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::{Name, RData, RecordType};
+use simple_dns::rdata::RData;
+use simple_dns::{CLASS, Name, Packet, PacketFlag, Question, RCODE, TYPE};
 use tokio::net::UdpSocket;
 
 /// How long an answer may take.
@@ -41,7 +41,7 @@ impl fmt::Display for Answer {
 /// Asks a server for the addresses of a name: A records, and AAAA where `six`.
 pub async fn ask(server: SocketAddr, name: &str, six: bool) -> Answer {
     let mut all = Vec::new();
-    let kinds = [RecordType::A, RecordType::AAAA];
+    let kinds = [TYPE::A, TYPE::AAAA];
     for kind in &kinds[..if six { 2 } else { 1 }] {
         match tokio::time::timeout(PATIENCE, exchange(server, name, *kind)).await {
             Err(_) => return Answer::None("none in time".to_owned()),
@@ -55,14 +55,15 @@ pub async fn ask(server: SocketAddr, name: &str, six: bool) -> Answer {
     Answer::Addresses(all)
 }
 
-async fn exchange(server: SocketAddr, name: &str, kind: RecordType) -> Result<Answer, String> {
+async fn exchange(server: SocketAddr, name: &str, kind: TYPE) -> Result<Answer, String> {
     let words = |error: &dyn fmt::Display| error.to_string();
-    let mut name = Name::from_ascii(name).map_err(|error| words(&error))?;
-    name.set_fqdn(true);
-    let mut message = Message::new();
-    message.set_id(kind.into()).set_message_type(MessageType::Query).set_op_code(OpCode::Query);
-    message.set_recursion_desired(true).add_query(Query::query(name, kind));
-    let question = message.to_vec().map_err(|error| words(&error))?;
+    let question = {
+        let name = Name::new(name).map_err(|error| words(&error))?;
+        let mut packet = Packet::new_query(kind.into());
+        packet.set_flags(PacketFlag::RECURSION_DESIRED);
+        packet.questions.push(Question::new(name, kind.into(), CLASS::IN.into(), false));
+        packet.build_bytes_vec().map_err(|error| words(&error))?
+    };
     let any =
         if server.is_ipv4() { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
     // Only what comes from the server arrives at a connected socket.
@@ -72,18 +73,31 @@ async fn exchange(server: SocketAddr, name: &str, kind: RecordType) -> Result<An
     let mut buffer = vec![0; MAX_ANSWER];
     loop {
         let length = socket.recv(&mut buffer).await.map_err(|error| words(&error))?;
-        let answer = Message::from_vec(&buffer[..length]).map_err(|error| words(&error))?;
-        if answer.id() != message.id() || answer.message_type() != MessageType::Response {
+        let answer = Packet::parse(&buffer[..length]).map_err(|error| words(&error))?;
+        if answer.id() != u16::from(kind) || !answer.has_flags(PacketFlag::RESPONSE) {
             continue;
         }
-        if answer.response_code() != ResponseCode::NoError {
-            return Ok(Answer::Code(format!("{:?}", answer.response_code()).to_uppercase()));
+        if answer.rcode() != RCODE::NoError {
+            return Ok(Answer::Code(name_of(answer.rcode()).to_owned()));
         }
-        let address = |data: &RData| match data {
-            RData::A(found) => Some(IpAddr::V4(found.0)),
-            RData::AAAA(found) => Some(IpAddr::V6(found.0)),
+        let address = |data: &RData<'_>| match data {
+            RData::A(found) => Some(IpAddr::V4(found.address.into())),
+            RData::AAAA(found) => Some(IpAddr::V6(found.address.into())),
             _ => None,
         };
-        return Ok(Answer::Addresses(answer.answers().iter().filter_map(|it| address(it.data())).collect()));
+        return Ok(Answer::Addresses(answer.answers.iter().filter_map(|it| address(&it.rdata)).collect()));
+    }
+}
+
+/// As `dig` names them.
+fn name_of(code: RCODE) -> &'static str {
+    match code {
+        RCODE::NoError => "NOERROR",
+        RCODE::FormatError => "FORMERR",
+        RCODE::ServerFailure => "SERVFAIL",
+        RCODE::NameError => "NXDOMAIN",
+        RCODE::NotImplemented => "NOTIMP",
+        RCODE::Refused => "REFUSED",
+        _ => "an error",
     }
 }

@@ -164,6 +164,10 @@ pub(crate) struct NodeRender {
     #[command(flatten)]
     pub(crate) rules: NodeRules,
 
+    /// A bundle whose images name such hosts
+    #[arg(long, value_name = "BUNDLE")]
+    pub(crate) bundle: Option<PathBuf>,
+
     /// The directory to write the mirror rules to: what `config_path` names on the nodes, or what
     /// is copied there
     #[arg(long, value_name = "DIR")]
@@ -194,10 +198,6 @@ pub(crate) struct NodeRules {
     /// endpoints; may be given more than once
     #[arg(long, value_name = "HOST")]
     pub(crate) host: Vec<String>,
-
-    /// A bundle whose images name such hosts
-    #[arg(long, value_name = "BUNDLE")]
-    pub(crate) bundle: Option<PathBuf>,
 }
 
 /// Where the node is.
@@ -248,6 +248,10 @@ pub(crate) struct NodeApply {
     /// Where files are kept as they were, below a directory for each run
     #[arg(long, value_name = "DIR", default_value = "/var/lib/countersign/backup")]
     pub(crate) backup: PathBuf,
+
+    /// The bundle from which the images of the Site's `nodes` are imported
+    #[arg(long, value_name = "BUNDLE")]
+    pub(crate) bundle: Option<PathBuf>,
 
     /// Public keys (PEM), one of which must have signed each image that is imported, beside the
     /// Site's

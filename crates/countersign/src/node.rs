@@ -31,15 +31,12 @@ pub(crate) fn run(command: &NodeCommand) -> Result<Exit> {
 }
 
 /// The upstream hosts that rules are for.
-fn hosts(rules: &NodeRules, site: &Site) -> Result<Vec<String>> {
+fn hosts(rules: &NodeRules, site: &Site) -> BTreeSet<String> {
     let mut hosts: BTreeSet<String> = rules.host.iter().chain(&site.nodes.hosts).cloned().collect();
     // The sandbox image is pulled by the runtime itself.
     let sandbox = site.nodes.sandbox_image.iter().map(|image| image.domain().to_owned());
     hosts.extend(sandbox.filter(|host| *host != site.registry.name));
-    if let Some(path) = &rules.bundle {
-        hosts.extend(hosts_of(path, site).context("--bundle")?);
-    }
-    Ok(hosts.into_iter().collect())
+    hosts
 }
 
 /// Calls something with a reader of CA certificates; one that cannot be read is an error.
@@ -63,14 +60,14 @@ fn with_ca<T>(path: &Path, work: impl FnOnce(&mut dyn FnMut(&Source) -> Option<S
 /// Writes the tree, and reads it back.
 fn render(arguments: &NodeRender) -> Result<Exit> {
     let site = site::read(&arguments.rules.site)?;
-    let hosts = hosts(&arguments.rules, &site)?;
+    let mut hosts = hosts(&arguments.rules, &site);
+    if let Some(path) = &arguments.bundle {
+        hosts.extend(hosts_of(path, &site).context("--bundle")?);
+    }
+    let hosts: Vec<String> = hosts.into_iter().collect();
     let root = arguments.to.display().to_string();
     let tree = with_ca(&arguments.rules.site, |ca| countersign_mirrors::render(&site, &root, &hosts, ca))?;
-    for (name, directory) in &tree.context("--host")?.directories {
-        for (file, text) in &directory.files {
-            write(&arguments.to.join(name).join(file), text)?;
-        }
-    }
+    countersign_node::write_tree(&arguments.to, &tree.context("--host")?)?;
     read_back(arguments, &site, &hosts)?;
     if let Some(path) = &arguments.drop_in {
         let config_path = arguments.certs_dir.clone();
@@ -115,24 +112,28 @@ fn apply(arguments: &NodeApply) -> Result<Exit> {
     let (paths, release) = place(&arguments.place)?;
     let site_path = &arguments.rules.site;
     let site = site::read(site_path)?;
-    let hosts = hosts(&arguments.rules, &site)?;
+    let hosts: Vec<String> = hosts(&arguments.rules, &site).into_iter().collect();
+    if let Some(certs) = &arguments.certs_dir {
+        let good = certs.starts_with('/') && !certs.contains(':');
+        ensure!(good, "--certs-dir `{certs}`: one directory is needed, from `/` on");
+    }
     let certs = arguments.certs_dir.as_deref();
     let plan = with_ca(site_path, |ca| countersign_node::plan(&paths, release, &site, certs, &hosts, ca))??;
     let mut out = std::io::stdout().lock();
-    for change in &plan.changes {
-        write!(out, "{change}")?;
+    for step in &plan.steps {
+        write!(out, "{step}")?;
     }
     for path in &plan.foreign {
         warn(&format!("{path}: not ours, and it stays: `spec.obsolete` names what has to go"));
     }
-    let count = plan.changes.len();
+    let count = plan.steps.len();
     if arguments.dry_run {
-        talk(&format!("{count} files would change"));
+        talk(&format!("{count} changes would be made"));
     } else if count > 0 {
         let now = SystemClock::default().wall();
         let backup = arguments.backup.join(now.strftime("%Y%m%dT%H%M%SZ").to_string());
         countersign_node::apply(&paths, &plan, &backup)?;
-        talk(&format!("{count} files changed; what was there before is in {}", backup.display()));
+        talk(&format!("{count} changes made; what was there before is in {}", backup.display()));
     } else {
         talk("nothing to change");
     }
@@ -142,7 +143,7 @@ fn apply(arguments: &NodeApply) -> Result<Exit> {
             "containerd {verb} to be restarted for {path}; mirror rules count from the next pull on"
         ));
     }
-    match &arguments.rules.bundle {
+    match &arguments.bundle {
         Some(bundle) if !arguments.dry_run => import(arguments, &site, bundle),
         _ => Ok(Exit::Good),
     }
@@ -153,6 +154,10 @@ fn import(arguments: &NodeApply, site: &Site, bundle: &Path) -> Result<Exit> {
     if site.nodes.images.is_empty() {
         return Ok(Exit::Good);
     }
+    ensure!(
+        arguments.place.root == Path::new("/") || arguments.address.is_some(),
+        "--bundle with --root: --address says whose containerd it is"
+    );
     let keys = image_keys(&arguments.key, Some((site, &arguments.rules.site)))?;
     let keys =
         keys.context("images are imported if they are signed: --key or the Site's `trust.keys` say by whom")?;
@@ -160,7 +165,7 @@ fn import(arguments: &NodeApply, site: &Site, bundle: &Path) -> Result<Exit> {
     let ctr = Ctr { program: arguments.ctr.clone(), address: arguments.address.clone() };
     let mut exit = Exit::Good;
     for image in &site.nodes.images {
-        match countersign_node::import(&layout, &site.rewrite.rewriter, image, &keys, &ctr) {
+        match countersign_node::import(&layout, site, image, &keys, &ctr) {
             Ok(Imported::Now) => talk(&format!("{image} is imported and pinned")),
             Ok(Imported::Before) => talk(&format!("{image} is there")),
             Err(error) => {

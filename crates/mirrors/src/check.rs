@@ -41,14 +41,9 @@ impl Tree {
             match plan {
                 Ok(plan) => findings.extend(plan.findings),
                 Err(error) => {
-                    let message =
-                        format!("{} (containerd ignores the file and asks the upstream)", error.message);
-                    findings.push(Finding {
-                        severity: Severity::FailOpen,
-                        at: error.at,
-                        message,
-                        until: None,
-                    });
+                    let severity = if error.undecodable { Severity::FailOpen } else { Severity::Warning };
+                    let message = error.reason();
+                    findings.push(Finding { severity, at: error.at, message, until: None });
                 }
             }
         }
@@ -131,7 +126,7 @@ mod tests {
                 "a.example",
                 Some("server = ".to_owned()),
                 Release(2, 4),
-                Some((FailOpen, "ignores the file")),
+                Some((FailOpen, "would ignore the file")),
             ),
             (
                 "3",
@@ -202,6 +197,35 @@ mod tests {
                 Some(GOOD.replace("[host.\"https://a\"]", "[host.\"https://a\"]\nskip_verify = true")),
                 Release(2, 0),
                 Some((Warning, "anybody on the way")),
+            ),
+            (
+                "2",
+                "a.example",
+                Some(GOOD.replacen("\"5s\"", "5", 1)),
+                Release(2, 4),
+                Some((FailOpen, "is not a duration")),
+            ),
+            (
+                "2",
+                "a.example",
+                Some(GOOD.replacen("\"5s\"", "\"5\"", 1)),
+                Release(2, 4),
+                Some((FailOpen, "is not a duration")),
+            ),
+            (
+                "2",
+                "a.example",
+                Some(format!("{GOOD}header = {{ a = \"b\", }}\n")),
+                Release(2, 2),
+                Some((FailOpen, "before containerd 2.4")),
+            ),
+            ("2", "a.example", Some(format!("{GOOD}header = {{ a = \"b\", }}\n")), Release(2, 4), None),
+            (
+                "followed",
+                "a.example",
+                Some(GOOD.replace("[host.\"https://a\"]", "[host.\"http://a\"]\nskip_verify = true")),
+                Release(2, 0),
+                Some((Warning, "containerd would follow it")),
             ),
             ("good", "a.example", Some(GOOD.to_owned()), Release(2, 4), None),
         ] {

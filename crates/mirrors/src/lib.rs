@@ -24,6 +24,7 @@
 //! releases 1.6 to 2.4.
 
 mod check;
+mod dialect;
 mod plan;
 mod release;
 mod render;

@@ -3,7 +3,7 @@
 //!
 //! | | containerd 1.x | 2.x |
 //! |---|---|---|
-//! | section | `plugins."io.containerd.grpc.v1.cri"` | the same in files of version 2; `plugins."io.containerd.cri.v1.images"` from version 3 on |
+//! | section | `plugins."io.containerd.grpc.v1.cri"` (`plugins.cri` of version 1) | `plugins."io.containerd.cri.v1.images"`; in a file that is migrated, the old ones, too, and they win |
 //! | an imported file | takes the place of the whole section | adds to it, and wins |
 //! | so it is changed | in the file whose section counts | by a file of our own ([`DROP_IN`]) |
 //!
@@ -29,6 +29,7 @@ pub const DROP_IN: &str = "/etc/containerd/conf.d/90-countersign.toml";
 /// The files that the generated configuration of containerd 2.x imports.
 const DEFAULT_IMPORTS: &str = "/etc/containerd/conf.d/*.toml";
 
+const CRI_OF_1: &str = "cri";
 const CRI: &str = "io.containerd.grpc.v1.cri";
 const CRI_IMAGES: &str = "io.containerd.cri.v1.images";
 
@@ -89,14 +90,28 @@ impl RuntimeConfig {
 
     /// The sections that count: of 1.x the last one alone, of 2.x all of them, the last first.
     fn sections(&self) -> impl Iterator<Item = (&Parsed, &dyn TableLike)> {
-        let sections = self.files.iter().rev();
-        let sections = sections.filter_map(|file| Some((file, file.section(self.release)?)));
+        let sections = self.files.iter().rev().flat_map(|file| {
+            let ids = self.ids(file).into_iter();
+            ids.filter_map(move |id| Some((file, file.plugin(id)?)))
+        });
         sections.take(if self.release.merges_imports() { usize::MAX } else { 1 })
     }
 
+    /// The names under which a file's settings of images are read, the one that wins first.
+    fn ids(&self, file: &Parsed) -> Vec<&'static str> {
+        if !self.release.merges_imports() {
+            // One version for all files: the highest that is said.
+            let version = self.files.iter().map(|file| file.version).max().unwrap_or_default();
+            return vec![if version < 2 { CRI_OF_1 } else { CRI }];
+        }
+        let migrated = file.version < self.release.config_version();
+        let old = [(CRI_OF_1, file.version < 2), (CRI, migrated), (CRI_IMAGES, true)];
+        old.into_iter().filter_map(|(id, read)| read.then_some(id)).collect()
+    }
+
     fn effective<'a>(&'a self, value: impl Fn(&'a dyn TableLike) -> Option<&'a str>) -> Option<&'a str> {
-        // What is empty does not count as said.
-        self.sections().find_map(|(_, section)| value(section).filter(|text| !text.is_empty()))
+        // The last who says it counts, and says nothing with an empty text.
+        self.sections().find_map(|(_, section)| value(section)).filter(|text| !text.is_empty())
     }
 }
 
@@ -127,17 +142,8 @@ impl Parsed {
         list.into_iter().flatten().filter_map(|path| path.as_str().map(ToOwned::to_owned)).collect()
     }
 
-    /// The identifier under which a release looks for images' settings in this file.
-    fn id(&self, release: Release) -> &'static str {
-        if release.0 >= 2 && self.version >= 3 { CRI_IMAGES } else { CRI }
-    }
-
     fn plugin(&self, id: &str) -> Option<&dyn TableLike> {
         self.document.get("plugins")?.as_table_like()?.get(id)?.as_table_like()
-    }
-
-    fn section(&self, release: Release) -> Option<&dyn TableLike> {
-        self.plugin(self.id(release))
     }
 }
 

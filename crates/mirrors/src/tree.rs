@@ -6,6 +6,7 @@ use countersign_reference::Reference;
 use countersign_site::{RegistryUrl, Scheme, Source};
 use toml_edit::{DocumentMut, Item, TableLike};
 
+use crate::dialect::{TOML_1_1, newer_toml};
 use crate::plan::{Finding, Mirror, Plan, Severity, namespace};
 use crate::release::Release;
 use crate::render::WRITTEN;
@@ -35,14 +36,50 @@ pub struct Directory {
     pub files: BTreeMap<String, String>,
 }
 
-/// Rules that a runtime would pass over in silence, and go to the upstream.
+/// Rules that are not followed here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{at}: {message} (containerd would ignore the file and ask the upstream registry)")]
+#[error("{at}: {}", self.reason())]
 pub struct TreeError {
     /// Which file.
     pub at: String,
     /// What is wrong with it.
     pub message: String,
+    /// Whether the runtime would pass over them in silence, and go to the upstream.
+    pub undecodable: bool,
+}
+
+const IGNORED: &str = "containerd would ignore the file and ask the upstream registry";
+const FOLLOWED: &str = "containerd would follow it, Countersign does not";
+
+impl TreeError {
+    /// What is wrong, and what follows from it.
+    pub fn reason(&self) -> String {
+        format!("{} ({})", self.message, if self.undecodable { IGNORED } else { FOLLOWED })
+    }
+}
+
+/// Why one host of a file is not followed.
+struct Wrong {
+    message: String,
+    undecodable: bool,
+}
+
+impl From<String> for Wrong {
+    /// What does not decode.
+    fn from(message: String) -> Self {
+        Self { message, undecodable: true }
+    }
+}
+
+impl From<&str> for Wrong {
+    fn from(message: &str) -> Self {
+        message.to_owned().into()
+    }
+}
+
+/// What decodes, and is nothing that this program does.
+fn unfollowed(message: impl Into<String>) -> Wrong {
+    Wrong { message: message.into(), undecodable: false }
 }
 
 impl Directory {
@@ -115,7 +152,9 @@ fn certificates(directory: &Directory, path: &str, host: &str) -> Plan {
     match url {
         Ok(url) if !(ca.is_empty() && client.is_empty()) => {
             let mirror = Mirror { ca, client, ..plain(url, host, true) };
-            Plan { mirrors: vec![mirror], ..Plan::default() }
+            let message = format!("there are certificates and no `{HOSTS_FILE}`: the host itself is asked");
+            let finding = Finding { severity: Severity::Warning, at: path.to_owned(), message, until: None };
+            Plan { mirrors: vec![mirror], findings: vec![finding], ..Plan::default() }
         }
         _ => {
             let message =
@@ -143,13 +182,17 @@ struct Reader<'a> {
 fn hosts_file(text: &str, path: &str, host: &str) -> Result<Plan, TreeError> {
     let mut reader = Reader { path, host, findings: Vec::new() };
     let at = format!("{path}/{HOSTS_FILE}");
-    let error = |message: String| TreeError { at: at.clone(), message };
+    let error = |message: String| TreeError { at: at.clone(), message, undecodable: true };
+    let of = |what: String, wrong: Wrong| TreeError {
+        at: at.clone(),
+        message: format!("{what}: {}", wrong.message),
+        undecodable: wrong.undecodable,
+    };
     let document: DocumentMut =
         text.parse().map_err(|e: toml_edit::TomlError| error(e.message().to_owned()))?;
     let mut mirrors: Vec<Mirror> = Vec::new();
     for (url, table) in reader.hosts(&document).map_err(error)? {
-        let mirror =
-            reader.mirror(&url, table).map_err(|message| error(format!("host `{url}`: {message}")))?;
+        let mirror = reader.mirror(&url, table).map_err(|wrong| of(format!("host `{url}`"), wrong))?;
         mirrors.push(mirror);
     }
     if mirrors.is_empty() {
@@ -159,6 +202,9 @@ fn hosts_file(text: &str, path: &str, host: &str) -> Result<Plan, TreeError> {
         None => None,
         Some(item) => Some(item.as_str().ok_or_else(|| error("`server` is not a string".to_owned()))?),
     };
+    if let Some(what) = newer_toml(&document) {
+        reader.warn_until(TOML_1_1, &format!("{what}: before containerd 2.4 the whole file is ignored then"));
+    }
     let at_root: Vec<&str> = ["ca", "client", "skip_verify", "header"]
         .into_iter()
         .filter(|key| document.contains_key(key) && mirrors_lack(&document, key))
@@ -171,7 +217,7 @@ fn hosts_file(text: &str, path: &str, host: &str) -> Result<Plan, TreeError> {
     let mut falls_back_to = None;
     if let Some(server) = server.filter(|server| !server.is_empty()) {
         let mirror = reader.mirror(server, document.as_table());
-        mirrors.push(mirror.map_err(|message| error(format!("server `{server}`: {message}")))?);
+        mirrors.push(mirror.map_err(|wrong| of(format!("server `{server}`"), wrong))?);
     } else {
         falls_back_to = Some(upstream(host));
         let message =
@@ -243,23 +289,27 @@ impl Reader<'_> {
     }
 
     /// One host, or the server with the keys at the root.
-    fn mirror(&mut self, url: &str, table: &dyn TableLike) -> Result<Mirror, String> {
+    fn mirror(&mut self, url: &str, table: &dyn TableLike) -> Result<Mirror, Wrong> {
         let flag = |key: &str| match table.get(key) {
             None => Ok(false),
             Some(item) => item.as_bool().ok_or_else(|| format!("`{key}` is not true or false")),
         };
+        if let Some(item) = table.get("dial_timeout")
+            && !item.as_str().is_some_and(is_duration)
+        {
+            return Err("`dial_timeout` is not a duration, as \"5s\"".into());
+        }
         let full = if url.contains("://") {
             url.to_owned()
         } else if url.starts_with("http") {
-            return Err(
-                "the scheme is missing, and containerd does not add one to a name that starts with `http`"
-                    .to_owned(),
-            );
+            let why =
+                "the scheme is missing, and containerd does not add one to a name that starts with `http`";
+            return Err(unfollowed(why));
         } else {
             format!("https://{url}")
         };
-        let url =
-            RegistryUrl::parse_with(&full, flag("override_path")?).map_err(|error| error.to_string())?;
+        let url = RegistryUrl::parse_with(&full, flag("override_path")?)
+            .map_err(|error| unfollowed(error.to_string()))?;
         if !flag("override_path")? && url.root.trim_end_matches("/v2").contains("/v2/") {
             let root = &url.root;
             self.warn(&format!("`{full}` is asked below `{root}`: set `override_path = true`"));
@@ -276,7 +326,9 @@ impl Reader<'_> {
         let tls = !mirror.ca.is_empty() || !mirror.client.is_empty() || mirror.skip_verify;
         if mirror.url.scheme == Scheme::Http {
             if tls {
-                return Err("an `http` URL with TLS settings: containerd would try https first; write one or the other".to_owned());
+                let why =
+                    "an `http` URL with TLS settings: containerd tries https first; write one or the other";
+                return Err(unfollowed(why));
             }
             if !mirror.url.at.is_loopback() {
                 self.warn(&format!("`{full}`: plain http beyond loopback"));
@@ -344,6 +396,27 @@ impl Reader<'_> {
         }
         Ok(pairs)
     }
+}
+
+/// A duration as Go writes it (`time.ParseDuration`): `5s`, `1m30s`, `0`.
+fn is_duration(text: &str) -> bool {
+    let mut rest = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if rest == "0" {
+        return true;
+    }
+    let mut any = false;
+    while !rest.is_empty() {
+        let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (digits, after) = rest.split_at(number);
+        let unit =
+            ["ns", "us", "µs", "μs", "ms", "s", "m", "h"].iter().find(|unit| after.starts_with(**unit));
+        let Some(unit) = unit.filter(|_| digits.parse::<f64>().is_ok()) else { return false };
+        // `ms` is no `m`.
+        let unit = if after.starts_with("ms") { "ms" } else { unit };
+        rest = &after[unit.len()..];
+        any = true;
+    }
+    any
 }
 
 fn headers(item: Option<&Item>) -> Result<Vec<(String, String)>, String> {

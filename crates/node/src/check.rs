@@ -3,11 +3,16 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use countersign_mirrors::{Finding, Release, RuntimeConfig, Severity, Tree};
+use countersign_mirrors::{Finding, Plan, Release, RuntimeConfig, Severity, Tree, render};
 use countersign_reference::Reference;
-use countersign_site::{RegistryUrl, Site};
+use countersign_site::Site;
 
 use crate::{NodeError, Paths};
+
+/// A host that no rule is for.
+const NOBODY: &str = "no-rule-names-this.invalid";
+/// Where containerd's own sandbox image comes from, where none is set.
+const DEFAULT_SANDBOX: &str = "registry.k8s.io/pause";
 
 /// Reads the runtime's configuration and rules, and says what is wrong with them: for a node
 /// with this release, and for this Site where there is one. Worst first.
@@ -25,15 +30,12 @@ pub fn check(paths: &Paths, release: Release, site: Option<&Site>) -> Result<Vec
     let tree = root.as_deref().map(|root| paths.tree(root)).transpose()?;
     if let Some(tree) = &tree {
         findings.extend(tree.findings(release));
+        findings.extend(of_sandbox(&config, tree, &paths.config));
     }
     if let Some(site) = site {
         let empty = Tree::default();
-        let tree = tree.as_ref().unwrap_or(&empty);
-        findings.extend(of_rules(site, tree));
+        findings.extend(of_rules(site, tree.as_ref().unwrap_or(&empty))?);
         findings.extend(of_config(site, &config, &paths.config));
-    }
-    if let Some(image) = config.sandbox_image() {
-        findings.extend(tree.as_ref().and_then(|tree| of_sandbox(image, tree, &paths.config)));
     }
     findings.sort_by(|a, b| {
         b.severity.cmp(&a.severity).then_with(|| (&a.at, &a.message).cmp(&(&b.at, &b.message)))
@@ -47,33 +49,49 @@ fn finding(severity: Severity, at: impl Into<String>, message: String) -> Findin
 }
 
 /// Rules of the past, and rules that lead elsewhere than the Site says.
-fn of_rules(site: &Site, tree: &Tree) -> Vec<Finding> {
+fn of_rules(site: &Site, tree: &Tree) -> Result<Vec<Finding>, NodeError> {
     let mut findings = Vec::new();
-    let wanted: Vec<&RegistryUrl> = site.registry.endpoints.iter().map(|endpoint| &endpoint.url).collect();
-    let shown =
-        |urls: &[&RegistryUrl]| urls.iter().map(|url| url.origin()).collect::<Vec<_>>().join(", then ");
-    let logical: BTreeSet<String> = [site.registry.name.clone()].into();
-    let hosts = tree.hosts();
-    for host in hosts.iter().chain(logical.difference(&hosts)) {
-        let at = format!("{}/{host}", tree.root);
-        if site.obsolete.contains(host) {
+    let logical = site.registry.name.clone();
+    let named = site.nodes.hosts.iter().chain([&logical]).cloned();
+    let sandbox = site.nodes.sandbox_image.iter().map(|image| image.domain().to_owned());
+    let hosts: BTreeSet<String> = tree.hosts().into_iter().chain(named).chain(sandbox).collect();
+    for host in hosts.iter().map(String::as_str).chain([NOBODY]) {
+        let at =
+            if host == NOBODY { format!("{}/_default", tree.root) } else { format!("{}/{host}", tree.root) };
+        if site.obsolete.iter().any(|past| past == host) {
             let message = "a rule of the past (spec.obsolete): `node apply` removes it".to_owned();
             findings.push(finding(Severity::Warning, at, message));
             continue;
         }
-        let image = Reference::from_parts(host, "x", None, None);
-        let Some(plan) = image.ok().and_then(|image| tree.plan(&image).ok()) else { continue };
-        let found: Vec<&RegistryUrl> = plan.mirrors.iter().map(|mirror| &mirror.url).collect();
-        if found.iter().map(|url| &url.at).eq(wanted.iter().map(|url| &url.at)) {
-            continue;
-        }
-        let elsewhere = found.iter().any(|url| wanted.iter().all(|wanted| wanted.at != url.at));
-        let severity = if elsewhere { Severity::FailOpen } else { Severity::Warning };
-        let leads = if found.is_empty() { "nowhere".to_owned() } else { format!("to {}", shown(&found)) };
-        let message = format!("leads {leads}; the Site says {}", shown(&wanted));
-        findings.push(finding(severity, at, message));
+        let Ok(image) = Reference::from_parts(host, "x", None, None) else { continue };
+        // What cannot be read is told of the tree itself.
+        let Ok(found) = tree.plan(&image) else { continue };
+        let of_host: Vec<String> = [host]
+            .iter()
+            .filter(|host| **host != logical && **host != NOBODY)
+            .map(|host| (*host).to_owned())
+            .collect();
+        let wanted = render(site, &tree.root, &of_host, |_| None)?;
+        let Ok(wanted) = wanted.plan(&image) else { continue };
+        findings.extend(compared(&found, &wanted, at));
     }
-    findings
+    Ok(findings)
+}
+
+fn compared(found: &Plan, wanted: &Plan, at: String) -> Option<Finding> {
+    let urls = |plan: &Plan| plan.mirrors.iter().map(|mirror| mirror.url.to_string()).collect::<Vec<_>>();
+    let (leads, says) = (urls(found), urls(wanted));
+    if leads == says && found.falls_back_to.is_none() {
+        return None;
+    }
+    let shown = |urls: &[String]| {
+        if urls.is_empty() { "nowhere".to_owned() } else { format!("to {}", urls.join(", then ")) }
+    };
+    let elsewhere = leads.iter().any(|url| !says.contains(url)) || found.falls_back_to.is_some();
+    let severity = if elsewhere { Severity::FailOpen } else { Severity::Warning };
+    let all: Vec<String> = leads.into_iter().chain(found.falls_back_to.clone()).collect();
+    let message = format!("leads {}; the Site says {}", shown(&all), shown(&says));
+    Some(finding(severity, at, message))
 }
 
 fn of_config(site: &Site, config: &RuntimeConfig, path: &str) -> Vec<Finding> {
@@ -95,9 +113,21 @@ fn of_config(site: &Site, config: &RuntimeConfig, path: &str) -> Vec<Finding> {
 }
 
 /// The sandbox image is pulled before any pod is.
-fn of_sandbox(image: &str, tree: &Tree, path: &str) -> Option<Finding> {
-    let reference = Reference::parse(image).ok()?;
-    let upstream = tree.plan(&reference).ok()?.falls_back_to?;
-    let message = format!("the sandbox image `{image}` is asked for at {upstream}");
-    Some(finding(Severity::FailOpen, path, message))
+fn of_sandbox(config: &RuntimeConfig, tree: &Tree, path: &str) -> Option<Finding> {
+    let image = config.sandbox_image().unwrap_or(DEFAULT_SANDBOX);
+    let plan = tree.plan(&Reference::parse(image).ok()?).ok()?;
+    match plan.falls_back_to {
+        Some(upstream) => {
+            let message = format!("the sandbox image `{image}` is asked for at {upstream}");
+            Some(finding(Severity::FailOpen, path, message))
+        }
+        None if plan.mirrors.is_empty() => {
+            let message = format!(
+                "the sandbox image `{image}` leads nowhere: no pod starts unless it is on the node; name another \
+                 (`nodes.sandboxImage`), or a rule for its host (`nodes.hosts`)"
+            );
+            Some(finding(Severity::Warning, path, message))
+        }
+        None => None,
+    }
 }

@@ -35,7 +35,27 @@ impl Paths {
 
     /// The text of a file; `None` where there is none.
     pub(crate) fn read(&self, path: &str) -> Result<Option<String>, NodeError> {
-        text(&self.on_disk(path))
+        self.resolved(path)?.map_or(Ok(None), |on_disk| text(&on_disk))
+    }
+
+    /// Where a path of the node leads, links followed; `None` where there is nothing. A link that
+    /// leaves the node's file system is an error: it would mean a file of this machine.
+    pub(crate) fn resolved(&self, path: &str) -> Result<Option<PathBuf>, NodeError> {
+        let failed = |error: io::Error| NodeError::Io { path: path.to_owned(), error };
+        let resolved = match fs::canonicalize(self.on_disk(path)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(failed)?,
+        };
+        if resolved.starts_with(fs::canonicalize(&self.root).map_err(failed)?) {
+            return Ok(Some(resolved));
+        }
+        let why = format!("is a link to {}, which is not below {}", resolved.display(), self.root.display());
+        Err(NodeError::Malformed { path: path.to_owned(), why })
+    }
+
+    /// Whether a path of the node is a link.
+    pub(crate) fn is_link(&self, path: &str) -> bool {
+        fs::symlink_metadata(self.on_disk(path)).is_ok_and(|data| data.is_symlink())
     }
 
     /// The runtime's configuration: the main file and what is imported, in containerd's order.

@@ -6,8 +6,9 @@ use std::process::{Command, Output, Stdio};
 
 use countersign_bundle::{Signed, Single, single};
 use countersign_layout::{Layout, LayoutError};
-use countersign_reference::{Digest, Reference, Rewriter};
+use countersign_reference::{Digest, Reference};
 use countersign_signature::Trust;
+use countersign_site::Site;
 
 /// The namespace of the images that the kubelet knows.
 const NAMESPACE: &str = "k8s.io";
@@ -39,6 +40,9 @@ pub enum ImageError {
         /// What it has.
         found: Digest,
     },
+    /// The Site has revoked it.
+    #[error("{0} is revoked by the Site")]
+    Revoked(Digest),
     /// It is damaged or incomplete.
     #[error("{0}")]
     Damaged(String),
@@ -79,12 +83,12 @@ pub enum Imported {
 /// signature is judged first.
 pub fn import(
     layout: &Layout,
-    names: &Rewriter,
+    site: &Site,
     image: &Reference,
     trust: &Trust,
     ctr: &Ctr,
 ) -> Result<Imported, ImageError> {
-    let stored = names.rewrite(image)?;
+    let stored = site.rewrite.rewriter.rewrite(image)?;
     let found = match stored.effective_tag() {
         Some(tag) => single(layout, &format!("{}:{tag}", stored.path()), Some(trust))?,
         None => None,
@@ -100,6 +104,9 @@ pub fn import(
             by_digest()?.ok_or_else(|| ImageError::NotInBundle(stored.clone().with_host().to_string()))?
         }
     };
+    if site.revoked.contains(&found.entry.digest) {
+        return Err(ImageError::Revoked(found.entry.digest));
+    }
     if !found.flaws.is_empty() {
         return Err(ImageError::Damaged(found.flaws.join("; ")));
     }

@@ -7,7 +7,9 @@
 //! ```
 //!
 //! Nothing is written that was not read back from the plan and found to mean what the Site says;
-//! what has the right content is not written again, so a second run changes nothing.
+//! what has the right content is not written again, so a second run changes nothing. A runtime
+//! that reads in between, or a run that is killed, finds each step done or not done: a directory
+//! of rules comes and goes with all that is in it, for one without its rules leads to the upstream.
 
 mod apply;
 mod check;
@@ -15,11 +17,11 @@ mod files;
 mod images;
 mod plan;
 
-pub use apply::apply;
+pub use apply::{apply, write_tree};
 pub use check::check;
 pub use files::{Paths, tree};
 pub use images::{Ctr, ImageError, Imported, import};
-pub use plan::{Change, Plan, plan};
+pub use plan::{Change, Plan, Step, plan};
 
 use countersign_mirrors::{ConfigError, RenderError};
 

@@ -40,12 +40,48 @@ impl fmt::Display for Change {
     }
 }
 
+/// Something that is done at once: a runtime that reads in between sees it done, or not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A file gets its content.
+    Write(Change),
+    /// A directory of rules comes to be, with all its files: one without its rules leads to the
+    /// upstream.
+    Make {
+        /// Its path on the node.
+        directory: String,
+        /// Its files.
+        files: Vec<Change>,
+    },
+    /// A directory of rules goes, with whatever is in it; or a link to one.
+    Remove {
+        /// Its path on the node.
+        directory: String,
+        /// Its rules, to be shown: what else is in it is nobody's business.
+        rules: Option<String>,
+    },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Write(change) => change.fmt(f),
+            Self::Make { files, .. } => files.iter().try_for_each(|change| change.fmt(f)),
+            Self::Remove { directory, rules } => {
+                let path = format!("{directory}/{HOSTS_FILE}");
+                let change = Change { path, before: rules.clone(), after: None };
+                write!(f, "removed: {directory}\n{change}")
+            }
+        }
+    }
+}
+
 /// All that has to change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// In the order in which it is done: rules and what they name first, the runtime's
     /// configuration last.
-    pub changes: Vec<Change>,
+    pub steps: Vec<Step>,
     /// Files that the runtime reads only when it starts.
     pub restart: Vec<String>,
     /// Rules for hosts that the Site does not know and that somebody else wrote: they stay.
@@ -79,7 +115,7 @@ pub fn plan(
     for file in config.changes(&settings, &paths.config, &paths.drop_in, is_imported)? {
         plan.restart.push(file.path.clone());
         let before = paths.read(&file.path)?;
-        plan.changes.push(Change { path: file.path, before, after: Some(file.text) });
+        plan.steps.push(Step::Write(Change { path: file.path, before, after: Some(file.text) }));
     }
     Ok(plan)
 }
@@ -95,35 +131,43 @@ impl Plan {
         let found = paths.tree(&wanted.root)?;
         let mut after = found.clone();
         for (name, directory) in &wanted.directories {
+            let at = format!("{}/{name}", wanted.root);
+            if paths.is_link(&at) {
+                let why = "is a link to the rules of another host: remove it".to_owned();
+                return Err(NodeError::Malformed { path: at, why });
+            }
             // What the rules name comes before the rules.
             let mut files: Vec<_> = directory.files.iter().collect();
             files.sort_by_key(|(file, _)| *file == HOSTS_FILE);
+            let mut changes = Vec::new();
             for (file, text) in files {
-                let path = format!("{}/{name}/{file}", wanted.root);
+                let path = format!("{at}/{file}");
                 let before = paths.read(&path)?;
                 if before.as_ref() != Some(text) {
-                    self.changes.push(Change { path, before, after: Some(text.clone()) });
+                    changes.push(Change { path, before, after: Some(text.clone()) });
                 }
                 let into = after.directories.entry(name.clone()).or_default();
                 into.files.insert(file.clone(), text.clone());
+            }
+            if found.directories.contains_key(name) {
+                self.steps.extend(changes.into_iter().map(Step::Write));
+            } else {
+                self.steps.push(Step::Make { directory: at, files: changes });
             }
         }
         for (name, directory) in &found.directories {
             if wanted.directories.contains_key(name) {
                 continue;
             }
-            if !site.obsolete.contains(name) && !directory.is_ours() {
-                self.foreign.push(format!("{}/{name}", wanted.root));
+            let at = format!("{}/{name}", wanted.root);
+            // Rules that a link leads to are somebody's own, whatever they say.
+            let ours = directory.is_ours() && !paths.is_link(&at);
+            if !site.obsolete.contains(name) && !ours {
+                self.foreign.push(at);
                 continue;
             }
             after.directories.remove(name);
-            let mut files: Vec<_> = directory.files.keys().collect();
-            // Without its rules a directory would lead to the upstream: they go last, and it with them.
-            files.sort_by_key(|file| *file == HOSTS_FILE);
-            for file in files {
-                let path = format!("{}/{name}/{file}", wanted.root);
-                self.changes.push(Change { before: paths.read(&path)?, path, after: None });
-            }
+            self.steps.push(Step::Remove { directory: at, rules: directory.files.get(HOSTS_FILE).cloned() });
         }
         holds(site, &after, hosts)
     }

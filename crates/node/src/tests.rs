@@ -63,7 +63,7 @@ impl Node {
     fn apply(&self, release: Release, hosts: &[&str]) -> Plan {
         let plan = self.plan(release, hosts).unwrap();
         apply(&self.paths, &plan, &self.backup()).unwrap();
-        assert_eq!(self.plan(release, hosts).unwrap().changes, [], "a second run");
+        assert_eq!(self.plan(release, hosts).unwrap().steps, [], "a second run");
         plan
     }
 
@@ -110,12 +110,73 @@ fn a_node_becomes_what_the_site_says_and_stays_so() {
     assert_eq!(kept("etc/containerd/certs.d/past.example/hosts.toml"), "server = \"https://a\"");
     // A host that is no longer named has no rule of ours any more; nothing else changes.
     let plan = node.apply(Release(1, 7), &[]);
-    let paths: Vec<_> = plan.changes.iter().map(|change| change.path.as_str()).collect();
-    assert_eq!(paths.iter().filter(|path| path.contains("/quay.io/")).count(), paths.len(), "{paths:?}");
+    let [Step::Remove { directory, .. }] = plan.steps.as_slice() else { panic!("{:?}", plan.steps) };
+    assert_eq!(directory, "/etc/containerd/certs.d/quay.io");
     assert!(plan.restart.is_empty() && !node.path(CERTS).join("quay.io").exists());
     // Nothing is left lying about.
     let left = fs::read_dir(node.path(CERTS)).unwrap().flatten();
     assert!(left.into_iter().all(|entry| !entry.file_name().to_string_lossy().starts_with('.')));
+}
+
+#[test]
+fn links_are_no_ones_rules_but_their_owners() {
+    let node = Node::new(&[]);
+    node.apply(Release(2, 4), &[]);
+    std::os::unix::fs::symlink("registry.local", node.path(CERTS).join("alias.example")).unwrap();
+    for _ in 0..2 {
+        let plan = node.apply(Release(2, 4), &[]);
+        assert_eq!(plan.foreign, ["/etc/containerd/certs.d/alias.example"]);
+    }
+    assert!(node.path(CERTS).join("registry.local/hosts.toml").is_file());
+    // Obsolete, the link goes, and not what it leads to.
+    std::os::unix::fs::symlink("registry.local", node.path(CERTS).join("past.example")).unwrap();
+    node.apply(Release(2, 4), &[]);
+    assert!(!node.path(CERTS).join("past.example").is_symlink());
+    assert!(node.path(CERTS).join("registry.local/hosts.toml").is_file());
+    let error = node.plan(Release(2, 4), &["alias.example"]).unwrap_err().to_string();
+    assert!(error.contains("alias.example: is a link"), "{error}");
+    // Out of the node's file system it is somebody else's.
+    let outside = node.directory.path().join("outside.toml");
+    fs::write(&outside, "version = 3\n").unwrap();
+    fs::remove_file(node.path("etc/containerd/config.toml")).unwrap();
+    std::os::unix::fs::symlink(&outside, node.path("etc/containerd/config.toml")).unwrap();
+    let error = node.plan(Release(2, 4), &[]).unwrap_err().to_string();
+    assert!(error.contains("which is not below"), "{error}");
+}
+
+#[test]
+fn what_is_removed_goes_whole_and_is_kept_whole() {
+    let node = Node::new(&[
+        ("etc/containerd/certs.d/past.example/deep/er", "x"),
+        ("etc/containerd/certs.d/past.example/client.key", "secret"),
+    ]);
+    fs::write(node.path(CERTS).join("past.example/ca.der"), [0xff, 0xfe]).unwrap();
+    let plan = node.apply(Release(1, 7), &[]);
+    assert!(!plan.steps.iter().any(|step| step.to_string().contains("secret")), "{plan:?}");
+    let kept = node.backup().join(CERTS).join("past.example");
+    assert_eq!(fs::read(kept.join("ca.der")).unwrap(), [0xff, 0xfe]);
+    assert_eq!(fs::read_to_string(kept.join("deep/er")).unwrap(), "x");
+    // An empty directory is a rule, too: it leads to the upstream.
+    fs::create_dir(node.path(CERTS).join("past.example")).unwrap();
+    let plan = node.plan(Release(1, 7), &[]).unwrap();
+    assert!(matches!(plan.steps.as_slice(), [Step::Remove { .. }]), "{plan:?}");
+}
+
+#[test]
+fn a_directory_of_rules_is_never_there_without_them() {
+    let node = Node::new(&[]);
+    let plan = node.plan(Release(2, 4), &["quay.io"]).unwrap();
+    let made = |step: &&Step| matches!(step, Step::Make { files, .. } if files.iter().any(|file| file.path.ends_with("/hosts.toml")));
+    assert_eq!(plan.steps.iter().filter(made).count(), 3, "{plan:?}");
+    // Killed at any point: what is there is whole.
+    for count in 0..plan.steps.len() {
+        let part = Plan { steps: plan.steps[..count].to_vec(), ..Plan::default() };
+        let node = Node::new(&[]);
+        apply(&node.paths, &part, &node.backup()).unwrap();
+        for entry in fs::read_dir(node.path(CERTS)).into_iter().flatten().flatten() {
+            assert!(entry.path().join("hosts.toml").is_file(), "{entry:?}");
+        }
+    }
 }
 
 #[test]
@@ -166,7 +227,7 @@ fn a_check_joins_what_files_and_the_site_say() {
     let config = format!(
         "version = 2\n[{CRI}]\nsandbox_image = \"k8s.gcr.io/pause:3.2\"\n[{CRI}.registry]\nconfig_path = \"/etc/containerd/certs.d\"\n[plugins.\"io.containerd.image-verifier.v1.bindir\"]\nbin_dir = \"/opt/verifiers\"\n"
     );
-    let node = Node::new(&[
+    let mut node = Node::new(&[
         ("etc/containerd/config.toml", &config),
         ("etc/containerd/certs.d/past.example/hosts.toml", "server = \"https://a\"\n[host.\"https://a\"]\n"),
         (
@@ -182,7 +243,7 @@ fn a_check_joins_what_files_and_the_site_say() {
         (Severity::FailOpen, "2.1 is the first that does"),
         (
             Severity::Warning,
-            "leads to https://pit.nmn; the Site says https://pit.nmn, then https://registry.local",
+            "leads to https://pit.nmn; the Site says to https://pit.nmn, then https://registry.local",
         ),
         (Severity::Warning, "a rule of the past"),
     ] {
@@ -192,6 +253,15 @@ fn a_check_joins_what_files_and_the_site_say() {
         assert!(found.iter().any(|finding| hit(&finding)), "{words}: {found:#?}");
     }
     assert!(found.is_sorted_by(|a, b| a.severity >= b.severity), "worst first");
+    // Rules that lead elsewhere, or are not there.
+    let elsewhere = "server = \"https://proxy.corp\"\n[host.\"https://proxy.corp\"]\n";
+    node.write("etc/containerd/certs.d/_default/hosts.toml", elsewhere);
+    let found = check(&node.paths, Release(2, 0), Some(&node.site)).unwrap();
+    let hit = |finding: &countersign_mirrors::Finding| {
+        finding.severity == Severity::FailOpen
+            && finding.message.contains("leads to https://proxy.corp; the Site says nowhere")
+    };
+    assert!(found.iter().any(hit), "{found:#?}");
     // What an application has put right is not found again.
     fs::create_dir_all(node.path("opt/verifiers")).unwrap();
     fs::write(node.path("opt/verifiers/judge"), "").unwrap();
@@ -199,4 +269,14 @@ fn a_check_joins_what_files_and_the_site_say() {
         .unwrap();
     node.apply(Release(2, 1), &[]);
     assert_eq!(check(&node.paths, Release(2, 1), Some(&node.site)).unwrap(), []);
+    // A host that the Site wants a rule for, and the sandbox image that nobody has named.
+    node.site.nodes.hosts.push("quay.io".to_owned());
+    fs::write(node.path("etc/containerd/config.toml"), config.replace("sandbox_image", "ignored")).unwrap();
+    let found = check(&node.paths, Release(2, 1), Some(&node.site)).unwrap();
+    for words in [
+        "leads nowhere; the Site says to https://pit.nmn/v2/quay.io",
+        "`registry.k8s.io/pause` leads nowhere",
+    ] {
+        assert!(found.iter().any(|finding| finding.message.contains(words)), "{words}: {found:#?}");
+    }
 }

@@ -57,7 +57,7 @@ impl Limits {
 pub struct Timing {
     /// To make a TCP connection. Default 1 s.
     pub dial: Duration,
-    /// For a whole request, body included; for one that writes, [`WRITES`] times as long. Default 4 s.
+    /// For a whole request, body included; for one that writes, five times as long. Default 4 s.
     pub request: Duration,
     /// How long an endpoint that could not be dialled is not tried again. Default 2 s.
     pub hold_off: Duration,

@@ -63,10 +63,9 @@ impl RuntimeConfig {
             }
         };
         let mut editor = Editor::of(file)?;
-        if file.version < 2 {
-            if !file.document.is_empty() {
-                let why =
-                    "is of version 1: let `containerd config migrate` write it anew, then run this again";
+        if self.files.iter().all(|file| file.version < 2) {
+            if self.files.iter().any(|file| !file.document.is_empty()) {
+                let why = "is of version 1: write it anew as `containerd config dump` shows it, then run this again";
                 return Err(editor.error(why));
             }
             editor.document.insert("version", toml_edit::value(2));
@@ -112,10 +111,13 @@ impl RuntimeConfig {
             if index == 0 && !imported {
                 editor.import(own)?;
             }
-            editor.clean(file.id(self.release), self.release);
+            let ids = self.ids(file);
+            for id in &ids {
+                editor.clean(id, self.release);
+            }
             // A file that is read later wins; one that is not there yet is read where its name puts it.
             if after_own || (index > 0 && file.path.as_str() > own) {
-                editor.follow(file.id(self.release), settings)?;
+                ids.iter().try_for_each(|id| editor.follow(id, settings))?;
             }
             changed.extend(editor.done(file));
         }
@@ -150,7 +152,7 @@ impl RuntimeConfig {
 }
 
 fn mirrors_of(section: &dyn TableLike) -> Option<&dyn TableLike> {
-    section.get("registry")?.get("mirrors")?.as_table_like()
+    section.get("registry")?.get("mirrors")?.as_table_like().filter(|mirrors| !mirrors.is_empty())
 }
 
 /// Changes one file, key by key.
@@ -202,24 +204,27 @@ impl Editor {
         }
         let plugins = inner(Some(self.document.as_table_mut()), "plugins");
         let Some(registry) = inner(inner(plugins, id), "registry") else { return };
-        registry.remove("mirrors");
+        let empty = |item: &Item| item.as_table_like().is_some_and(TableLike::is_empty);
+        // What is empty, as the default configuration has it, is in nobody's way.
+        if registry.get("mirrors").is_some_and(|mirrors| !empty(mirrors)) {
+            registry.remove("mirrors");
+        }
         if release.0 >= 2 {
             return;
         }
         // 1.x does not come up where `config_path` stands beside these.
         let Some(configs) = registry.get_mut("configs").and_then(Item::as_table_like_mut) else { return };
-        for (_, host) in configs.iter_mut() {
-            if let Some(host) = host.as_table_like_mut() {
-                host.remove("tls");
+        let mut gone = Vec::new();
+        for (name, item) in configs.iter_mut() {
+            let Some(host) = item.as_table_like_mut() else { continue };
+            if host.remove("tls").is_some() && host.is_empty() {
+                gone.push(name.get().to_owned());
             }
         }
-        let empty = |item: &Item| item.as_table_like().is_some_and(TableLike::is_empty);
-        let gone: Vec<String> =
-            configs.iter().filter(|(_, item)| empty(item)).map(|(host, _)| host.to_owned()).collect();
-        for host in gone {
-            configs.remove(&host);
+        for host in &gone {
+            configs.remove(host);
         }
-        if configs.is_empty() {
+        if configs.is_empty() && !gone.is_empty() {
             registry.remove("configs");
         }
     }

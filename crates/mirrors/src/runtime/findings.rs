@@ -6,6 +6,7 @@ use countersign_site::RegistryUrl;
 use toml_edit::{Item, TableLike};
 
 use super::{CRI, CRI_IMAGES, Parsed, RuntimeConfig};
+use crate::dialect::{TOML_1_1, newer_toml};
 use crate::plan::{Finding, Severity};
 use crate::release::Release;
 
@@ -23,7 +24,7 @@ const VERIFIES: Release = Release(2, 1);
 pub struct Verifiers {
     /// Their directory.
     pub directory: String,
-    /// Whether the configuration names it.
+    /// Whether the configuration says something of its own about them.
     pub configured: bool,
     /// How many of them are run at most.
     pub most: i64,
@@ -56,19 +57,29 @@ impl RuntimeConfig {
                 );
                 findings.push(finding(Severity::Broken, &file.path, message));
             }
-            let unread = if file.id(release) == CRI { CRI_IMAGES } else { CRI };
-            if file.plugin(unread).is_some_and(|section| section.contains_key("registry")) {
-                let message = format!(
-                    "`plugins.\"{unread}\"` is not read by containerd {release} in a file of version {}: write `plugins.\"{}\"`",
-                    file.version,
-                    file.id(release)
-                );
-                findings.push(finding(Severity::FailOpen, &file.path, message));
+            if let Some(what) = newer_toml(&file.document).filter(|_| release < TOML_1_1) {
+                let message = format!("{what}: containerd {release} does not read that, and does not start");
+                findings.push(finding(Severity::Broken, &file.path, message));
             }
+            let has = |id: &str| file.plugin(id).is_some_and(|section| section.contains_key("registry"));
+            let ids = self.ids(file);
+            let Some(unread) = [CRI, CRI_IMAGES].into_iter().find(|id| !ids.contains(id) && has(id)) else {
+                continue;
+            };
+            if ids.iter().any(|id| has(id)) {
+                // A file for both.
+                continue;
+            }
+            let wanted = ids.last().copied().unwrap_or(CRI);
+            let message = format!(
+                "`plugins.\"{unread}\"` is not read by containerd {release} in a file of version {}: write `plugins.\"{wanted}\"`",
+                file.version
+            );
+            findings.push(finding(Severity::FailOpen, &file.path, message));
         }
         if !release.merges_imports() {
-            let with: Vec<&Parsed> =
-                self.files.iter().filter(|file| file.section(release).is_some()).collect();
+            let counts = |file: &&Parsed| self.ids(file).iter().any(|id| file.plugin(id).is_some());
+            let with: Vec<&Parsed> = self.files.iter().filter(counts).collect();
             if let [lost @ .., last] = with.as_slice() {
                 for file in lost {
                     let message = format!(
@@ -154,7 +165,8 @@ impl RuntimeConfig {
                 findings.push(finding(Severity::FailOpen, &at, message));
             }
             let message =
-                "an old way to write mirror rules, gone in containerd 2.4: use `config_path`".to_owned();
+                "an old way to write mirror rules, deprecated since containerd 1.5: use `config_path`"
+                    .to_owned();
             findings.push(finding(Severity::Warning, &at, message));
         }
         if !seen.is_empty() && !seen.contains("*") && self.config_path().is_none() {
@@ -202,7 +214,9 @@ impl RuntimeConfig {
         let most = sections().find_map(|section| section.get("max_verifiers")?.as_integer());
         Verifiers {
             directory: directory.unwrap_or(DEFAULT_BIN_DIR).to_owned(),
-            configured: sections().next().is_some(),
+            // `containerd config default` writes what is so anyway.
+            configured: directory.is_some_and(|directory| directory != DEFAULT_BIN_DIR)
+                || most.is_some_and(|most| most != DEFAULT_MAX_VERIFIERS),
             most: most.unwrap_or(DEFAULT_MAX_VERIFIERS),
         }
     }
@@ -211,7 +225,7 @@ impl RuntimeConfig {
     /// their directory, `None` where there is no such directory.
     pub fn findings_of_verifiers(&self, programs: Option<usize>) -> Vec<Finding> {
         let Verifiers { directory, configured, most } = self.verifiers();
-        if !configured && programs.unwrap_or_default() == 0 {
+        if !configured && programs.is_none() {
             return Vec::new();
         }
         let mut findings = Vec::new();

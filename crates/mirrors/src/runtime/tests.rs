@@ -121,9 +121,7 @@ fn of_1_where_there_is_little_to_change() {
         assert_eq!(change(Release(1, 7), &texts).unwrap()[0].1, expected);
     }
     let old = "[plugins.cri.registry]\nconfig_path = \"/x\"\n";
-    assert!(
-        change(Release(1, 7), &[(CONFIG_FILE, old)]).unwrap_err().contains("`containerd config migrate`")
-    );
+    assert!(change(Release(1, 7), &[(CONFIG_FILE, old)]).unwrap_err().contains("`containerd config dump`"));
     let broken = "version = 2\n[plugins";
     assert!(change(Release(1, 7), &[(CONFIG_FILE, broken)]).unwrap_err().contains("does not start"));
     let mixed = "version = 2\r\nroot = \"/x\"\n";
@@ -188,7 +186,7 @@ fn planted_mistakes_are_found() {
         ("7", Release(1, 7), cri(dummy), Warning, "without `/v2`"),
         ("11", Release(1, 7), cri(&format!("{good}\n{mirrors}")), Broken, "stands beside `config_path`"),
         ("11", Release(2, 3), images(&format!("{good}\n{mirrors}")), Broken, "stands beside `config_path`"),
-        ("11", Release(2, 3), images(mirrors), Warning, "gone in containerd 2.4"),
+        ("11", Release(2, 3), images(mirrors), Warning, "deprecated since containerd 1.5"),
         ("version", Release(1, 7), images(good), Broken, "it does not start"),
         (
             "version",
@@ -229,6 +227,22 @@ fn planted_mistakes_are_found() {
     {
         assert_eq!(findings(release, &[(CONFIG_FILE, &text)]), [], "{text}");
     }
+    // Files that are migrated are read under the old names, too, and one file may be for both releases.
+    let both = format!("{}{}", cri(good), images("").replace("version = 3\n", ""));
+    for (release, text) in [
+        (Release(2, 3), cri(good).replace("version = 2", "version = 3")),
+        (Release(2, 0), images(good).replace("version = 3", "version = 2")),
+        (Release(1, 7), both.clone()),
+        (Release(2, 4), both),
+    ] {
+        assert_eq!(findings(release, &[(CONFIG_FILE, &text)]), [], "{release}: {text}");
+    }
+    // An empty text takes back what was said before.
+    let later = [(CONFIG_FILE, images(good)), ("/etc/containerd/conf.d/a.toml", images("config_path = ''"))];
+    let later: Vec<_> = later.iter().map(|(path, text)| (*path, text.as_str())).collect();
+    assert!(findings(Release(2, 0), &later)[0].message.contains("`config_path` is not set"));
+    let newer = "version = 2\nplugins.a = { b = 1, }\n";
+    assert!(findings(Release(1, 7), &[(CONFIG_FILE, newer)])[0].message.contains("does not start"));
     let twice = [(CONFIG_FILE, cri("")), ("/etc/containerd/conf.d/a.toml", cri(good))];
     let twice: Vec<_> = twice.iter().map(|(path, text)| (*path, text.as_str())).collect();
     assert!(findings(Release(1, 7), &twice)[0].message.contains("the cgroup driver, paths of CNI"));
@@ -273,4 +287,7 @@ fn facts_12_and_13_verifiers_that_are_not_called() {
     }
     assert_eq!(check(Release(2, 1), &plugin(""), Some(1)), [""; 0]);
     assert_eq!(check(Release(1, 7), "version = 2\n", None), [""; 0], "nobody wants any");
+    let default = plugin("bin_dir = \"/opt/containerd/image-verifier/bin\"").replace("= 1", "= 10");
+    assert_eq!(check(Release(2, 4), &default, None), [""; 0], "as `containerd config default` writes it");
+    assert_eq!(check(Release(2, 4), &default, Some(0)).len(), 1, "somebody made the directory");
 }
