@@ -1,10 +1,10 @@
 //! Servers as processes of their own, so that their memory is theirs alone.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 /// How long a server may take to listen.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -88,4 +88,26 @@ impl Drop for Server {
         _ = self.process.kill();
         _ = self.process.wait();
     }
+}
+
+/// A real program that `cargo xtask tools` builds.
+pub fn tool(name: &str) -> Result<PathBuf> {
+    let built = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools")).join(name);
+    let variable = format!("COUNTERSIGN_TOOL_{}", name.to_uppercase());
+    let program = std::env::var_os(variable).map_or(built, PathBuf::from);
+    ensure!(program.exists(), "{} is not there: `cargo xtask tools` builds it", program.display());
+    Ok(program)
+}
+
+/// The registry of CNCF distribution, plain HTTP, with its files below a directory.
+pub fn distribution(directory: &Path, port: u16) -> Result<Server> {
+    let config = directory.join("config.yaml");
+    let text = format!(
+        "version: 0.1\nlog: {{ level: error, accesslog: {{ disabled: true }} }}\n\
+         storage: {{ filesystem: {{ rootdirectory: \"{}\" }} }}\nhttp: {{ addr: \"127.0.0.1:{port}\", secret: bench }}\n",
+        directory.join("data").display()
+    );
+    std::fs::write(&config, text)?;
+    let mut command = Command::new(tool("registry")?);
+    Server::listening(command.arg("serve").arg(&config).env("OTEL_TRACES_EXPORTER", "none"), port)
 }

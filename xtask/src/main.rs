@@ -68,7 +68,7 @@ fn bench() -> Result<()> {
     tools::build_all()?;
     run(cargo().args(["build", "--release", "--package", "countersign", "--package", "countersign-bench"]))?;
     run(cargo().args(["bench", "--package", "countersign-bench", "--bench", "decision"]))?;
-    for program in ["load", "registries"] {
+    for program in ["load", "registries", "bundles"] {
         run(cargo().args(["run", "--release", "--package", "countersign-bench", "--bin", program]))?;
     }
     Ok(())

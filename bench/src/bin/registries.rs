@@ -4,13 +4,13 @@
 //! clients ask for manifests, then pull layers of 128 MiB. See BENCHMARKS.md. The real registry
 //! is `target/tools/registry` (`cargo xtask tools`), or what `COUNTERSIGN_TOOL_REGISTRY` names.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use countersign_bench::client::Connection;
-use countersign_bench::server::{Server, beside, free_port};
+use countersign_bench::server::{Server, beside, distribution, free_port};
 use countersign_layout::{Descriptor, Layout};
 use countersign_manifest::MANIFEST;
 use serde_json::json;
@@ -38,7 +38,7 @@ async fn main() -> Result<()> {
     let directory = TempDir::new()?;
     let bundle = directory.path().join("bundle");
     let layers = fill(&bundle)?;
-    let real = real(directory.path())?;
+    let real = distribution(directory.path(), free_port()?)?;
     let pushed = Command::new(beside("countersign")?)
         .args(["mirror", "push"])
         .arg(&bundle)
@@ -96,23 +96,6 @@ fn fill(bundle: &Path) -> Result<Vec<String>> {
         layers.push(format!("/v2/acme/app-{number}/blobs/{layer}"));
     }
     Ok(layers)
-}
-
-fn real(directory: &Path) -> Result<Server> {
-    let port = free_port()?;
-    let config = directory.join("config.yaml");
-    let text = format!(
-        "version: 0.1\nlog: {{ level: error, accesslog: {{ disabled: true }} }}\n\
-         storage: {{ filesystem: {{ rootdirectory: \"{}\" }} }}\nhttp: {{ addr: \"127.0.0.1:{port}\", secret: bench }}\n",
-        directory.join("data").display()
-    );
-    std::fs::write(&config, text)?;
-    let built = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools/registry"));
-    let program =
-        std::env::var_os("COUNTERSIGN_TOOL_REGISTRY").map_or_else(|| built.to_owned(), PathBuf::from);
-    ensure!(program.exists(), "{} is not there: `cargo xtask tools` builds it", program.display());
-    let mut command = Command::new(program);
-    Server::listening(command.arg("serve").arg(&config).env("OTEL_TRACES_EXPORTER", "none"), port)
 }
 
 fn own(bundle: &Path) -> Result<Server> {
