@@ -102,7 +102,12 @@ impl ControlPlane {
 
     /// A kubeconfig for whoever may do everything.
     pub fn kubeconfig(&self) -> String {
-        let server = format!("https://127.0.0.1:{}", self.port);
+        self.kubeconfig_at(self.port)
+    }
+
+    /// The same for a server on another port.
+    pub fn kubeconfig_at(&self, port: u16) -> String {
+        let server = format!("https://127.0.0.1:{port}");
         json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "e2e",
             "clusters": [{ "name": "e2e", "cluster": { "server": server, "insecure-skip-tls-verify": true } }],

@@ -152,8 +152,11 @@ impl DnsCluster {
     /// `countersign dns override …`, off the thread that plays the kubelet.
     pub async fn command(&self, command: &str, more: &[&str]) -> (i32, String, String) {
         let mut dns = Command::new(countersign());
-        dns.args(["dns", "override", command, "--name", "registry.local", "--wait", "60", "--kubeconfig"]);
+        dns.args(["dns", "override", command, "--name", "registry.local", "--kubeconfig"]);
         dns.arg(self.kubeconfig()).args(more);
+        if !more.contains(&"--wait") {
+            dns.args(["--wait", "60"]);
+        }
         tokio::task::spawn_blocking(move || run(&mut dns)).await.unwrap()
     }
 }

@@ -82,9 +82,20 @@ pub fn layer(content: &str) -> Vec<u8> {
 
 /// Pushes an image of one small layer, whose content makes its digest.
 pub async fn push_image(host: &str, repository: &str, tag: &str, content: &str) -> Pushed {
+    push_image_for("amd64", host, repository, tag, content).await
+}
+
+/// The same for machines of this architecture.
+pub async fn push_image_for(
+    architecture: &str,
+    host: &str,
+    repository: &str,
+    tag: &str,
+    content: &str,
+) -> Pushed {
     let archive = layer(content);
     let rootfs = json!({ "type": "layers", "diff_ids": [Digest::sha256_of(&archive).to_string()] });
-    let config = json!({ "architecture": "amd64", "os": "linux", "rootfs": rootfs });
+    let config = json!({ "architecture": architecture, "os": "linux", "rootfs": rootfs });
     let mut config = blob(host, repository, config.to_string().as_bytes()).await;
     config["mediaType"] = json!("application/vnd.oci.image.config.v1+json");
     let mut layer = blob(host, repository, &archive).await;

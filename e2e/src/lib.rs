@@ -22,7 +22,7 @@ mod registries;
 pub use cluster::{ControlPlane, pod};
 pub use containerd::{Containerd, ContainerdRelease};
 pub use cosign::{Cosign, KeyPair, KeyType};
-pub use image::{Pushed, layer, push_image, push_index};
+pub use image::{Pushed, layer, push_image, push_image_for, push_index};
 pub use outside::{Outside, run};
 pub use proxy::CountingProxy;
 pub use registries::{Registry, RegistryKind};

@@ -6,7 +6,10 @@ use std::process::Command;
 use countersign_signature::sign::{Scheme, Signer};
 use tempfile::TempDir;
 
-use crate::{Cosign, KeyPair, KeyType, Pushed, Registry, RegistryKind, countersign, push_image, push_index};
+use crate::{
+    Cosign, KeyPair, KeyType, Pushed, Registry, RegistryKind, countersign, push_image, push_image_for,
+    push_index,
+};
 
 /// The connected side: two registries with images of every sort, and who signed them.
 pub struct Outside {
@@ -33,7 +36,8 @@ impl Outside {
             let old = push_image(&host, "acme/old", "1", &format!("old {number}")).await;
             Cosign::V2.sign(directory.path(), &key, &old.by_digest());
             let amd64 = push_image(&host, "acme/multi", "amd64", &format!("amd64 {number}")).await;
-            let arm64 = push_image(&host, "acme/multi", "arm64", &format!("arm64 {number}")).await;
+            let arm64 =
+                push_image_for("arm64", &host, "acme/multi", "arm64", &format!("arm64 {number}")).await;
             let multi = push_index(&host, "acme/multi", "2", &[("amd64", &amd64), ("arm64", &arm64)]).await;
             Cosign::V3.sign(directory.path(), &key, &multi.by_digest());
             images.extend([old, multi]);

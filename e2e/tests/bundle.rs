@@ -6,8 +6,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use countersign_e2e::{
-    Cosign, Outside, Process, Pushed, assert_isolated, countersign, free_port, push_image, run,
+    Cosign, Outside, Process, Pushed, Registry, RegistryKind, assert_isolated, countersign, free_port,
+    push_image, run, succeed, tool,
 };
+use countersign_reference::Digest;
 use countersign_signature::sign::{Scheme, Signer};
 use serde_json::Value;
 
@@ -210,4 +212,24 @@ async fn a_killed_run_is_gone_on_with() {
     let names = |files: &[(PathBuf, Vec<u8>)]| files.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>();
     assert_eq!(names(&found), names(&expected));
     assert!(found == expected, "the same bytes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn crane_reads_what_was_made() {
+    assert_isolated();
+    let outside = Outside::new().await;
+    let images: Vec<&Pushed> = outside.images.iter().collect();
+    let bundle = outside.path("bundle");
+    assert_eq!(run(&mut outside.create(&bundle, &images, &[])).0, 0);
+    // All of the layout, pushed as one index; every image in it is whole.
+    let registry = Registry::start(RegistryKind::Distribution);
+    let all = format!("{}/all", registry.host());
+    let crane = |arguments: &[&str]| succeed(Command::new(tool("crane")).args(arguments));
+    crane(&["push", "--index", bundle.to_str().unwrap(), &format!("{all}:1")]);
+    let index = Digest::sha256_of(&std::fs::read(bundle.join("index.json")).unwrap());
+    let found = String::from_utf8(crane(&["digest", &format!("{all}:1")]).stdout).unwrap();
+    assert_eq!(found.trim(), index.to_string());
+    for image in images {
+        crane(&["validate", "--fast", "--remote", &format!("{all}@{}", image.digest)]);
+    }
 }

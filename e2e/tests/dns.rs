@@ -2,13 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::net::{IpAddr, SocketAddr};
-use std::process::Command;
 use std::time::Duration;
 
 use countersign_cluster::{Answer, Dns, Place, ask, client};
 use countersign_corefile::{Override, clear, set};
 use countersign_e2e::dns::{CONFIG_MAP, CoreDns, DnsCluster, NAMES, SITE, until_answers};
-use countersign_e2e::{assert_isolated, countersign, free_port, run};
+use countersign_e2e::{assert_isolated, free_port};
 use hyper::Method;
 use jiff::Timestamp;
 use serde_json::json;
@@ -51,6 +50,8 @@ async fn every_server_answers_with_it_and_the_site_is_as_before() {
     assert_eq!((&map["data"]["other"], &map["metadata"]["labels"]["site"]), (&json!("kept"), &json!("kept")));
 
     let (code, _, err) = cluster.command("clear", &[]).await;
+    assert!(code == 2 && err.contains("`install-7` has overridden the name"), "{code}: {err}");
+    let (code, _, err) = cluster.command("clear", &["--owner", "install-7"]).await;
     assert_eq!(code, 0, "{err}");
     assert_eq!(cluster.text().await, cluster.corefile, "byte for byte");
     for server in DnsCluster::servers() {
@@ -91,7 +92,7 @@ async fn others_who_edit_at_the_same_time_lose_nothing() {
             let wanted = Override { addresses: vec![IpAddr::from([192, 0, 2, number])], ..wanted.clone() };
             dns.set(&wanted, now, false).await.unwrap();
             if number % 3 == 0 {
-                dns.clear("registry.local").await.unwrap();
+                dns.clear("registry.local", "install-7", now, false).await.unwrap();
             }
         }
     };
@@ -124,13 +125,14 @@ async fn others_who_edit_at_the_same_time_lose_nothing() {
     for words in ["NodeLocal DNSCache runs", "pods to ask 169.254.20.10"] {
         assert!(err.contains(words), "{words}: {err}");
     }
-    // Nobody there.
-    let mut nobody = Command::new(countersign());
-    let config = cluster.plane.kubeconfig().replace("https://127.0.0.1:", "https://127.0.0.1:1");
-    std::fs::write(cluster.directory.path().join("nobody"), config).unwrap();
-    nobody.args(["dns", "override", "status", "--name", "registry.local", "--kubeconfig"]);
-    nobody.arg(cluster.directory.path().join("nobody"));
-    assert!([2, 3].contains(&run(&mut nobody).0));
+    // No endpoint, and no API server.
+    let slice = "/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices/kube-dns-1";
+    assert_eq!(cluster.plane.call(Method::DELETE, slice, None).await.0, 200);
+    let (code, _, err) = cluster.command("set", &["--address", "192.0.2.1", "--wait", "1"]).await;
+    assert!(code == 1 && err.contains("the Service has no endpoint"), "{code}: {err}");
+    let config = cluster.plane.kubeconfig_at(free_port());
+    std::fs::write(cluster.kubeconfig(), config).unwrap();
+    assert_eq!(cluster.command("status", &[]).await.0, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -146,6 +148,13 @@ async fn s11_real_coredns_reads_what_was_made_of_any_site() {
         ),
         ("zones by comma", format!(".:PORT,\n corp.example:PORT {{\n {hosts}\n reload 2s 0s\n}}\n")),
         ("a brace on its own line", format!(".:PORT\n{{\n {hosts}\n reload 2s 0s\n}}\n")),
+        (
+            "everything else elsewhere",
+            format!(
+                ".:PORT {{\n {hosts}\n forward . UPSTREAM {{\n  max_concurrent 10\n }}\n reload 2s 0s\n}}\n"
+            ),
+        ),
+        ("a comment within a word", format!(".:PORT {{\n {hosts}\n reload#soon 2s 0s\n}}\n")),
         (
             "a one-line form",
             format!(".:PORT {{\n hosts {{ {SITE} {} fallthrough }}\n reload 2s 0s\n}}\n", NAMES.join(" ")),
@@ -177,6 +186,12 @@ async fn s11_real_coredns_reads_what_was_made_of_any_site() {
         owner: "install-7".to_owned(),
         until: "2026-11-26T12:00:00Z".parse().unwrap(),
     };
+    // Where everything else is asked.
+    let (upstream, directory) = (free_port(), tempfile::tempdir().unwrap());
+    let file = directory.path().join("Corefile");
+    let text = format!(".:{upstream} {{\n hosts /dev/null {{\n 192.0.2.88 api.registry.local\n }}\n}}\n");
+    std::fs::write(&file, text).unwrap();
+    let _upstream = CoreDns::start(&file, "");
     let checks = forms.map(|(what, form)| {
         let wanted = wanted.clone();
         tokio::spawn(async move {
@@ -184,16 +199,21 @@ async fn s11_real_coredns_reads_what_was_made_of_any_site() {
             let port = free_port();
             let text = form
                 .replace("PORT", &port.to_string())
-                .replace("DIR", &directory.path().display().to_string());
+                .replace("DIR", &directory.path().display().to_string())
+                .replace("UPSTREAM", &format!("127.0.0.1:{upstream}"));
             std::fs::write(directory.path().join("a.server"), format!("b.example:{port} {{\n errors\n}}\n"))
                 .unwrap();
             let (file, server) =
                 (directory.path().join("Corefile"), SocketAddr::from(([127, 0, 0, 1], port)));
             std::fs::write(&file, &text).unwrap();
             let _server = CoreDns::start(&file, "");
+            let forwards = text.contains("forward");
             let site = async || {
                 for name in NAMES {
                     until_answers(server, name, Some(SITE)).await;
+                }
+                if forwards {
+                    until_answers(server, "api.registry.local", Some("192.0.2.88")).await;
                 }
             };
             tokio::time::sleep(Duration::from_secs(1)).await;

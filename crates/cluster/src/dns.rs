@@ -87,10 +87,26 @@ pub enum DnsError {
 }
 
 impl DnsError {
-    /// Whether nobody answered.
+    /// Whether nobody answered, or somebody who could not.
     pub fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Api { error, .. } if !matches!(**error, kube::Error::Api(_)))
+        let Self::Api { error, .. } = self else { return false };
+        match &**error {
+            kube::Error::Api(status) => status.code >= 500 || status.code == 429,
+            kube::Error::HyperError(_) | kube::Error::Service(_) => true,
+            _ => false,
+        }
     }
+}
+
+/// How waiting for the endpoints ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// Every one answers as it should.
+    Good,
+    /// These do not.
+    Bad(Vec<(SocketAddr, Answer)>),
+    /// There is none.
+    Nobody,
 }
 
 /// CoreDNS of one cluster.
@@ -172,11 +188,21 @@ impl Dns {
         Ok(self.edit(change).await?.unwrap_or_default())
     }
 
-    /// Takes the override of a name out, and says what it was.
-    pub async fn clear(&self, name: &str) -> Result<Option<Override>, DnsError> {
+    /// Takes the override of a name out, and says what it was: its owner does, or anybody once it
+    /// has ended, or by force.
+    pub async fn clear(
+        &self,
+        name: &str,
+        owner: &str,
+        now: Timestamp,
+        force: bool,
+    ) -> Result<Option<Override>, DnsError> {
         self.edit(|text| {
-            let said = find(text, name)?;
-            Ok(clear(text, name)?.zip(said))
+            let Some(said) = find(text, name)? else { return Ok(None) };
+            if said.owner != owner && said.until > now && !force {
+                return Err(EditError::Held { owner: said.owner, until: said.until });
+            }
+            Ok(clear(text, name)?.zip(Some(said)))
         })
         .await
     }
@@ -205,10 +231,13 @@ impl Dns {
             let udp = ports.iter().filter(|port| port.protocol.as_deref() == Some("UDP"));
             let ports: Vec<u16> = udp.filter_map(|port| u16::try_from(port.port?).ok()).collect();
             for endpoint in slice.endpoints {
-                let serving = endpoint.conditions.is_none_or(|conditions| conditions.serving != Some(false));
+                // One that is not ready may answer next, with what its node has now.
+                let gone = endpoint.conditions.is_some_and(|conditions| {
+                    conditions.terminating == Some(true) && conditions.serving == Some(false)
+                });
                 let addresses =
                     endpoint.addresses.iter().filter_map(|address| address.parse::<IpAddr>().ok());
-                for address in addresses.filter(|_| serving) {
+                for address in addresses.filter(|_| !gone) {
                     endpoints.extend(ports.iter().map(|port| SocketAddr::new(address, *port)));
                 }
             }
@@ -226,22 +255,36 @@ impl Dns {
         Ok(join_all(questions).await)
     }
 
-    /// Waits until what every endpoint says of a name is good, and there is one; the last answers
-    /// that are not, where that takes too long.
+    /// Waits until what every endpoint says of a name is good, for as long as there is patience.
+    ///
+    /// # Errors
+    ///
+    /// The API server did not answer to the end.
     pub async fn until(
         &self,
         name: &str,
         six: bool,
         patience: Duration,
         good: impl Fn(&Answer) -> bool,
-    ) -> Result<Vec<(SocketAddr, Answer)>, DnsError> {
+    ) -> Result<Waited, DnsError> {
         let end = Instant::now() + patience;
+        let mut last = Ok(Waited::Nobody);
         loop {
-            let answers = self.answers(name, six).await?;
-            let none = answers.is_empty();
-            let bad: Vec<_> = answers.into_iter().filter(|(_, answer)| !good(answer)).collect();
-            if (bad.is_empty() && !none) || Instant::now() >= end {
-                return Ok(bad);
+            // One round that fails, or that takes too long, does not end the waiting.
+            match tokio::time::timeout_at(end.max(Instant::now() + ROUND), self.answers(name, six)).await {
+                Err(_) => return last,
+                Ok(Err(error)) => last = Err(error),
+                Ok(Ok(answers)) if answers.is_empty() => last = Ok(Waited::Nobody),
+                Ok(Ok(answers)) => {
+                    let bad: Vec<_> = answers.into_iter().filter(|(_, answer)| !good(answer)).collect();
+                    if bad.is_empty() {
+                        return Ok(Waited::Good);
+                    }
+                    last = Ok(Waited::Bad(bad));
+                }
+            }
+            if Instant::now() >= end {
+                return last;
             }
             tokio::time::sleep(ROUND).await;
         }

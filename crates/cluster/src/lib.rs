@@ -7,7 +7,7 @@
 mod dns;
 mod question;
 
-pub use dns::{Dns, DnsError, Place};
+pub use dns::{Dns, DnsError, Place, Waited};
 pub use kube::{Client, Config};
 pub use question::{Answer, ask};
 

@@ -15,7 +15,7 @@ pub(crate) struct Token {
     pub(crate) last_line: usize,
 }
 
-/// Everything from a `#` to the end of its line.
+/// Everything from a `#` to the end of its line, or of the word that it stands in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Comment {
     pub(crate) span: Range<usize>,
@@ -64,7 +64,8 @@ pub(crate) fn tokens(text: &str) -> (Vec<Token>, Vec<Comment>) {
             if c == '\r' {
                 continue;
             }
-            if c == '\n' {
+            // A comment that begins within a word ends with it, not with the line.
+            if c == '\n' || word.is_some() {
                 comments.extend(comment.take());
             }
             finish(&mut word);
@@ -117,8 +118,10 @@ mod tests {
     fn words_are_split_as_the_original_splits_them() {
         for (text, expected) in [
             (".:53 {\r\n  errors\r\n}\r\n", vec![".:53", "{", "errors", "}"]),
-            ("a#b c\nd", vec!["a", "d"]),
-            ("hosts#x {\ny", vec!["hosts", "y"]),
+            ("a#b c\nd", vec!["a", "c", "d"]),
+            ("a #b c\nd", vec!["a", "d"]),
+            ("hosts#x {\ny", vec!["hosts", "{", "y"]),
+            ("}# the end", vec!["}", "the", "end"]),
             (".:53{ x", vec![".:53{", "x"]),
             ("\"a b\" \"\" \"{\" a\"b\" \"x\\\"y\\z\"", vec!["a b", "", "{", "a\"b\"", "x\"y\\z"]),
             ("\"two\nlines\" x", vec!["two\nlines", "x"]),

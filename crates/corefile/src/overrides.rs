@@ -113,7 +113,33 @@ fn without(text: &str, ends: impl Fn(&Override) -> bool) -> Result<Option<(Strin
     for found in gone.iter().rev() {
         left.replace_range(found.span.clone(), "");
     }
-    Ok(Some((left, gone.into_iter().map(|found| found.said.name).collect())))
+    // What is left is what was around it, read alike.
+    let names = || gone.iter().map(|found| found.said.name.clone());
+    let before = Corefile::parse(text).map(|file| others(file, |name| names().any(|gone| gone == *name)));
+    if let Ok(before) = before
+        && Corefile::parse(&left).map(|file| others(file, |_| false)).as_ref() != Ok(&before)
+    {
+        let why = "what stands beside it would be read otherwise without it";
+        let line = text[..gone[0].span.start].matches('\n').count() + 1;
+        return Err(EditError::Marks { line, why: why.to_owned() });
+    }
+    Ok(Some((left, names().collect())))
+}
+
+/// What is in a file, without blocks for overridden names: of each its words, wherever they stand.
+fn others(file: Corefile, is_gone: impl Fn(&String) -> bool) -> Vec<Vec<String>> {
+    let words =
+        |directives: &[Directive]| directives.iter().flat_map(|it| it.words.clone()).collect::<Vec<_>>();
+    let item = |item: Item| match item {
+        Item::Server(server) => {
+            let zone = |key: &String| Key::of(key).is_some_and(|key| is_gone(&key.zone));
+            let own = server.keys.iter().all(zone);
+            (!own).then(|| server.keys.iter().cloned().chain(words(&server.directives)).collect())
+        }
+        Item::Snippet { name, directives } => Some([name].into_iter().chain(words(&directives)).collect()),
+        Item::Import { pattern, .. } => Some(vec![pattern]),
+    };
+    file.items.into_iter().filter_map(item).collect()
 }
 
 /// Sets an override, in the place of one of the same name. `force` takes over what somebody else
@@ -138,18 +164,17 @@ pub fn set(text: &str, wanted: &Override, now: Timestamp, force: bool) -> Result
     }
     let mut warnings = Vec::new();
     let blocks = blocks(&base, &file, wanted, &mut warnings)?;
+    // Where the text has no end of line, the block takes the one before it, and has none after it.
     let joined = !base.is_empty() && !base.ends_with('\n');
-    let mut block = format!(
-        "{BEGIN}{}{}\n# owner {}, until {}; `countersign dns override clear` takes it out.\n{blocks}{END}{}\n",
+    let block = format!(
+        "{BEGIN}{}{}\n# owner {}, until {}; `countersign dns override clear` takes it out.\n{blocks}{END}{}",
         wanted.name,
         if joined { JOINED } else { "" },
         wanted.owner,
         wanted.until,
         wanted.name
     );
-    if joined {
-        block.insert(0, '\n');
-    }
+    let mut block = if joined { format!("\n{block}") } else { format!("{block}\n") };
     // The line ends of the file.
     if base.contains("\r\n") {
         block = block.replace("\r\n", "\n").replace('\n', "\r\n");
@@ -170,7 +195,8 @@ pub fn set(text: &str, wanted: &Override, now: Timestamp, force: bool) -> Result
 
 fn check(wanted: &Override) -> Result<(), EditError> {
     let label = |label: &str| {
-        !label.is_empty() && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
     };
     let word = |b: u8| b.is_ascii_alphanumeric() || b"._/@-".contains(&b);
     let why = if wanted.name.len() > 253 || !wanted.name.split('.').all(label) {
@@ -185,10 +211,14 @@ fn check(wanted: &Override) -> Result<(), EditError> {
     Err(EditError::Override(why))
 }
 
+/// The port of zones that name none, where CoreDNS was not started with another (`-dns.port`).
+const DEFAULT_PORT: &str = "53";
+
 /// A zone and the port that it is served on.
 struct Key<'a> {
     zone: String,
-    port: &'a str,
+    /// The server's default where none is written.
+    port: Option<&'a str>,
 }
 
 impl<'a> Key<'a> {
@@ -200,8 +230,8 @@ impl<'a> Key<'a> {
             None => key,
         };
         let (zone, port) = match rest.rsplit_once(':') {
-            Some((zone, port)) => (zone, port),
-            None => (rest, "53"),
+            Some((zone, port)) => (zone, Some(port)),
+            None => (rest, None),
         };
         if zone.contains([':', '/', '{']) {
             return None;
@@ -210,11 +240,50 @@ impl<'a> Key<'a> {
     }
 
     fn answers(&self, name: &str) -> bool {
-        let below =
-            || name.strip_suffix(&self.zone).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-        self.zone.is_empty() || below()
+        self.zone.is_empty() || self.zone == name || is_below(name, &self.zone)
     }
 }
+
+/// Whether a name lies below another one.
+fn is_below(name: &str, zone: &str) -> bool {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    name.strip_suffix(zone).is_some_and(|rest| rest.ends_with('.'))
+}
+
+/// What is taken over from the block that answered until now, in this order; `hosts` in part.
+const TAKEN_OVER: [&str; 5] = ["root", "bind", "acl", "dns64", "forward"];
+/// What says nothing of its own about names.
+const WITHOUT_ANSWERS: &[&str] = &[
+    "any",
+    "bufsize",
+    "cache",
+    "cancel",
+    "chaos",
+    "debug",
+    "dnstap",
+    "errors",
+    "header",
+    "health",
+    "hosts",
+    "import",
+    "kubernetes",
+    "loadbalance",
+    "local",
+    "log",
+    "loop",
+    "metadata",
+    "minimal",
+    "multisocket",
+    "nsid",
+    "pprof",
+    "prometheus",
+    "ready",
+    "reload",
+    "timeouts",
+    "tls",
+    "trace",
+    "whoami",
+];
 
 /// A block for each block that answers for the name until now, on the same ports.
 fn blocks(
@@ -223,11 +292,14 @@ fn blocks(
     wanted: &Override,
     warnings: &mut Vec<String>,
 ) -> Result<String, EditError> {
-    let mut by_port: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     let servers: Vec<&Server> = file.servers().collect();
+    // Those with the longest zone on each port; several of them listen at different addresses.
+    let mut by_port: BTreeMap<Option<&str>, (usize, Vec<usize>)> = BTreeMap::new();
+    let keys = || servers.iter().flat_map(|server| &server.keys).filter_map(|key| Key::of(key));
+    let says_53 = keys().any(|key| key.port == Some(DEFAULT_PORT) && key.answers(&wanted.name));
     for (index, server) in servers.iter().enumerate() {
         for key in &server.keys {
-            let Some(read) = Key::of(key) else {
+            let Some(mut read) = Key::of(key) else {
                 if key.contains('{') || key.contains("://") {
                     warnings.push(format!(
                         "line {}: `{key}` is not looked into: whom it answers is not known",
@@ -239,18 +311,32 @@ fn blocks(
             if read.zone == wanted.name {
                 return Err(EditError::Taken { name: wanted.name.clone(), line: server.line });
             }
-            let best = by_port.get(read.port).is_none_or(|(_, length)| read.zone.len() > *length);
-            if read.answers(&wanted.name) && best {
-                by_port.insert(read.port, (index, read.zone.len()));
+            if says_53 {
+                // The same port, written and not.
+                read.port = read.port.or(Some(DEFAULT_PORT));
+            }
+            if read.answers(&wanted.name) {
+                let (length, best) = by_port.entry(read.port).or_default();
+                match read.zone.len().cmp(length) {
+                    std::cmp::Ordering::Greater => (*length, *best) = (read.zone.len(), vec![index]),
+                    std::cmp::Ordering::Equal if !best.contains(&index) => best.push(index),
+                    _ => {}
+                }
             }
         }
     }
-    let mut by_server: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
-    for (port, (index, _)) in by_port {
-        by_server.entry(index).or_default().push(port);
+    if by_port.len() > 1 && by_port.keys().any(|port| port.is_some_and(|port| port.contains('{'))) {
+        let why = "the name is answered on several ports, one of which only the environment knows: it may be another one of them";
+        return Err(EditError::Override(why.to_owned()));
+    }
+    let mut by_server: BTreeMap<usize, Vec<Option<&str>>> = BTreeMap::new();
+    for (port, (_, best)) in by_port {
+        for index in best {
+            by_server.entry(index).or_default().push(port);
+        }
     }
     if by_server.is_empty() {
-        warnings.push(format!("no server block answers for `{}` now: one is made for port 53", wanted.name));
+        warnings.push(format!("no server block answers for `{}` now: one is made", wanted.name));
     }
     for item in &file.items {
         if let Item::Import { pattern, line } = item {
@@ -261,58 +347,99 @@ fn blocks(
             ));
         }
     }
-    let reloads = servers.iter().any(|server| file.expanded(server).iter().any(|it| it.name() == "reload"));
-    if !reloads {
+    let has =
+        |name: &str| servers.iter().any(|server| file.expanded(server).iter().any(|it| it.name() == name));
+    if !has("reload") {
         warnings.push("there is no `reload`: CoreDNS reads a change only when it starts".to_owned());
     }
+    if has("autopath") {
+        warnings.push(
+            "there is `autopath`: for short names it goes on in its own block and passes the override by"
+                .to_owned(),
+        );
+    }
     let mut written = String::new();
-    let none: (Option<&Server>, Vec<&str>) = (None, vec!["53"]);
-    let some = by_server.into_iter().map(|(index, ports)| (Some(servers[index]), ports));
-    let mut all: Vec<_> = some.collect();
+    let mut all: Vec<_> = by_server.into_iter().map(|(index, ports)| (Some(servers[index]), ports)).collect();
     if all.is_empty() {
-        all.push(none);
+        all.push((None, vec![None]));
     }
     for (server, ports) in all {
-        let keys: Vec<String> = ports.iter().map(|port| format!("{}:{port}", wanted.name)).collect();
+        let key = |port: Option<&str>| match port {
+            Some(port) => format!("{}:{port}", wanted.name),
+            None => wanted.name.clone(),
+        };
+        let keys: Vec<String> = ports.into_iter().map(key).collect();
         let taken = server.map(|server| file.expanded(server)).unwrap_or_default();
-        for import in taken.iter().filter(|directive| directive.name() == "import") {
-            warnings.push(format!(
-                "line {}: what `{}` brings along does not count for names below `{}`",
-                import.lines[0],
-                import.words.join(" "),
-                wanted.name
-            ));
-        }
+        lost(&taken, wanted, warnings)?;
         block(&mut written, text, &keys.join(" "), &taken, wanted);
     }
     Ok(written)
 }
 
+/// What the block that answered until now does for names below the overridden one, and the new one
+/// does not.
+fn lost(taken: &[&Directive], wanted: &Override, warnings: &mut Vec<String>) -> Result<(), EditError> {
+    let name = &wanted.name;
+    for directive in taken {
+        let (line, words) = (directive.lines[0], directive.words.join(" "));
+        let plugin = directive.name();
+        let before_block = directive.words.iter().skip(1).take_while(|word| *word != "{");
+        match plugin {
+            "view" => {
+                let why = format!(
+                    "line {line}: the block has a `view`: the override would be for other clients, too"
+                );
+                return Err(EditError::Override(why));
+            }
+            "import" => warnings.push(format!(
+                "line {line}: what `{words}` brings along does not count for `{name}` and names below it"
+            )),
+            "hosts" => {
+                let within =
+                    directive.block().iter().any(|line| line.first().is_some_and(|word| word == "import"));
+                if before_block.count() > 0 || within {
+                    warnings
+                        .push(format!("line {line}: names below `{name}` in files of `hosts` do not count"));
+                }
+            }
+            "kubernetes" => {
+                let mut zones = before_block;
+                if let Some(zone) = zones.find(|zone| *zone == name || is_below(zone, name)) {
+                    let why = format!(
+                        "line {line}: `{zone}` of the cluster lies below `{name}`, and would not be answered"
+                    );
+                    return Err(EditError::Override(why));
+                }
+            }
+            _ if TAKEN_OVER.contains(&plugin) || WITHOUT_ANSWERS.contains(&plugin) => {}
+            _ => warnings.push(format!("line {line}: `{plugin}` does not count for names below `{name}`")),
+        }
+    }
+    Ok(())
+}
+
 fn block(to: &mut String, text: &str, keys: &str, taken: &[&Directive], wanted: &Override) {
     _ = writeln!(to, "{keys} {{\n    errors");
-    let copy = |to: &mut String, name: &str| {
+    for name in TAKEN_OVER {
         for directive in taken.iter().filter(|directive| directive.name() == name) {
             _ = writeln!(to, "    {}", &text[directive.span.clone()]);
         }
-    };
-    copy(to, "bind");
-    _ = writeln!(to, "    hosts {{");
+    }
+    // Without a file it would read the machine's own, and answer with both.
+    _ = writeln!(to, "    hosts /dev/null {{");
     for address in &wanted.addresses {
         _ = writeln!(to, "        {address} {}", wanted.name);
     }
-    let below = format!(".{}", wanted.name);
     for line in taken.iter().filter(|directive| directive.name() == "hosts").flat_map(|hosts| hosts.block()) {
         let [address, names @ ..] = line else { continue };
-        let is_below = |name: &&str| name.to_ascii_lowercase().ends_with(&below);
-        let names: Vec<&str> = names.iter().map(String::as_str).filter(is_below).collect();
+        let names = names.iter().map(String::as_str);
+        let names: Vec<&str> = names.filter(|name| is_below(name, &wanted.name)).collect();
         if address.parse::<IpAddr>().is_ok() && !names.is_empty() {
             _ = writeln!(to, "        {address} {}", names.join(" "));
         }
     }
     // Last: what follows it in a block is refused.
-    _ = writeln!(to, "        ttl {TTL}\n        fallthrough\n    }}");
-    copy(to, "forward");
-    _ = writeln!(to, "}}");
+    _ = writeln!(to, "        ttl {TTL}\n        fallthrough\n    }}\n}}");
 }
 
 /// Every override, in the order of the text.
@@ -347,7 +474,12 @@ fn found(text: &str) -> Result<Vec<Found>, EditError> {
         };
         let start = text[..begin.span.start].rfind('\n').map_or(0, |at| at + 1);
         let start = if joined { before_line_end(text, start) } else { start };
-        let stop = text[end.span.end..].find('\n').map_or(text.len(), |at| end.span.end + at + 1);
+        let stop = match text[end.span.end..].find('\n') {
+            // The end of line before it is its own, the one after it is not.
+            _ if joined => end.span.end,
+            Some(at) => end.span.end + at + 1,
+            None => text.len(),
+        };
         let addresses = addresses(&text[begin.span.start..end.span.end], name);
         let said = Override { name: name.to_owned(), addresses, owner, until };
         all.push(Found { span: start..stop, said });

@@ -90,7 +90,7 @@ pub(crate) struct DnsPlace {
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
 
-    /// Seconds to wait for the DNS endpoints: a kubelet takes up to 90 to bring an edit to
+    /// Seconds to wait for the DNS endpoints, which are asked at their own addresses: a kubelet takes up to 90 to bring an edit to
     /// CoreDNS, which reads it within 40
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub(crate) wait: u64,
@@ -137,6 +137,14 @@ pub(crate) struct DnsSet {
 pub(crate) struct DnsClear {
     #[command(flatten)]
     pub(crate) place: DnsPlace,
+
+    /// Who has set it
+    #[arg(long, value_name = "NAME", default_value = "countersign")]
+    pub(crate) owner: String,
+
+    /// Take out what another owner has set
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 /// Exit codes: 0 there is none, or every endpoint answers with it; 1 it has ended, or an endpoint

@@ -1,12 +1,12 @@
 //! `countersign dns override`: one name in the cluster's DNS, for a while.
 
 use std::io::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use countersign_clock::{Clock as _, SystemClock};
-use countersign_cluster::{Answer, Dns, DnsError, Place};
+use countersign_cluster::{Answer, Dns, DnsError, Place, Waited};
 use countersign_corefile::Override;
 use jiff::Timestamp;
 use similar::TextDiff;
@@ -40,7 +40,7 @@ async fn dns(place: &DnsPlace) -> Result<Dns> {
 
 fn name(place: &DnsPlace) -> Result<String> {
     match (&place.name, &place.site) {
-        (Some(name), _) => Ok(name.clone()),
+        (Some(name), _) => Ok(name.trim_end_matches('.').to_ascii_lowercase()),
         (None, Some(path)) => {
             let registry = site::read(path)?.registry.name.clone();
             // The port is none of DNS's.
@@ -57,6 +57,17 @@ fn addresses(arguments: &DnsSet) -> Result<Vec<IpAddr>> {
     let site = site::read(path)?;
     let found = site.registry.endpoints.iter().find(|endpoint| endpoint.name == *name);
     let found = found.with_context(|| format!("--endpoint: the Site has no endpoint `{name}`"))?;
+    let port = site
+        .registry
+        .name
+        .split_once(':')
+        .map_or(found.url.scheme.default_port().to_string(), |(_, port)| port.to_owned());
+    if found.url.at.port.to_string() != port {
+        warn(&format!(
+            "--endpoint {name} listens on port {}, and clients of the name will ask port {port}",
+            found.url.at.port
+        ));
+    }
     match (found.addresses.as_slice(), found.url.at.address()) {
         ([], Some(address)) => Ok(vec![address]),
         ([], None) => bail!("--endpoint {name}: it has no `addresses` in the Site: give --address"),
@@ -72,14 +83,13 @@ async fn set(arguments: &DnsSet) -> Result<Exit> {
     let end = now.as_second().saturating_add(seconds);
     let until = Timestamp::from_second(end).context("--expires")?;
     let (name, owner) = (name(place)?, arguments.owner.clone());
-    let mut addresses = addresses(arguments)?;
+    // As they are answered: an IPv4 address in the form of an IPv6 one is answered as the former.
+    let mut addresses: Vec<IpAddr> = addresses(arguments)?.iter().map(IpAddr::to_canonical).collect();
     addresses.sort();
     addresses.dedup();
     let wanted = Override { name, addresses, owner, until };
     let dns = dns(place).await?;
-    for obstacle in dns.obstacles().await? {
-        warn(&obstacle);
-    }
+    obstacles(&dns).await;
     if arguments.dry_run {
         let (before, edit) = dns.would_set(&wanted, now, arguments.force).await?;
         edit.warnings.iter().for_each(|warning| warn(warning));
@@ -92,38 +102,58 @@ async fn set(arguments: &DnsSet) -> Result<Exit> {
     }
     let Override { name, addresses, .. } = &wanted;
     talk(&format!("{name} leads to {} until {until}; waiting for every DNS endpoint", shown(addresses)));
+    talk("nodes, and pods in the network of their host, do not ask CoreDNS: for them nothing changes");
     let good = |answer: &Answer| matches!(answer, Answer::Addresses(found) if found == addresses);
-    let bad = dns.until(name, has_six(addresses), Duration::from_secs(place.wait), good).await?;
-    end_of(&dns, name, bad, "every DNS endpoint answers with it").await
+    let waited = dns.until(name, has_six(addresses), Duration::from_secs(place.wait), good).await?;
+    Ok(end_of(name, waited, "every DNS endpoint answers with it"))
+}
+
+/// What might be in the way is looked for, and whoever may not look is not kept from anything.
+async fn obstacles(dns: &Dns) {
+    match dns.obstacles().await {
+        Ok(found) => found.iter().for_each(|obstacle| warn(obstacle)),
+        Err(error) => warn(&format!("what may be in its way cannot be looked for: {error}")),
+    }
 }
 
 async fn clear(arguments: &DnsClear) -> Result<Exit> {
     let place = &arguments.place;
     let (dns, name) = (dns(place).await?, name(place)?);
-    let Some(said) = dns.clear(&name).await? else {
-        talk(&format!("{name} is not overridden"));
+    let now = SystemClock::default().wall();
+    let Some(said) = dns.clear(&name, &arguments.owner, now, arguments.force).await? else {
+        talk(&format!("{name} is not overridden; no endpoint was asked: `status` says what each answers"));
         return Ok(Exit::Good);
     };
     talk(&format!("the override of {name} is taken out; waiting for every DNS endpoint"));
-    let good = |answer: &Answer| !matches!(answer, Answer::Addresses(found) if *found == said.addresses);
+    let good = |answer: &Answer| match answer {
+        Answer::Addresses(found) => *found != said.addresses,
+        Answer::Code(_) => true,
+        // Who does not answer may answer with it.
+        Answer::None(_) => false,
+    };
     let six = has_six(&said.addresses);
-    let bad = dns.until(&name, six, Duration::from_secs(place.wait), good).await?;
-    end_of(&dns, &name, bad, "no DNS endpoint answers with it any more").await
+    let waited = dns.until(&name, six, Duration::from_secs(place.wait), good).await?;
+    Ok(end_of(&name, waited, "no DNS endpoint answers with it any more"))
 }
 
 /// Says how the waiting ended.
-async fn end_of(dns: &Dns, name: &str, bad: Vec<(SocketAddr, Answer)>, good: &str) -> Result<Exit> {
-    for (endpoint, answer) in &bad {
-        warn(&format!("{endpoint} says of {name}: {answer}"));
+fn end_of(name: &str, waited: Waited, good: &str) -> Exit {
+    match waited {
+        Waited::Good => {
+            talk(good);
+            Exit::Good
+        }
+        Waited::Bad(bad) => {
+            for (endpoint, answer) in &bad {
+                warn(&format!("{endpoint} says of {name}: {answer}"));
+            }
+            Exit::Negative
+        }
+        Waited::Nobody => {
+            warn("the Service has no endpoint: nobody answers in this cluster; --service names another one");
+            Exit::Negative
+        }
     }
-    if bad.is_empty() && dns.endpoints().await?.is_empty() {
-        warn("the Service has no endpoint: nobody answers in this cluster");
-        return Ok(Exit::Negative);
-    }
-    if bad.is_empty() {
-        talk(good);
-    }
-    Ok(if bad.is_empty() { Exit::Good } else { Exit::Negative })
 }
 
 async fn status(arguments: &DnsStatus) -> Result<Exit> {
@@ -142,11 +172,14 @@ async fn status(arguments: &DnsStatus) -> Result<Exit> {
             }
         }
     }
-    for obstacle in dns.obstacles().await? {
-        warn(&obstacle);
-    }
+    obstacles(&dns).await;
     let six = said.as_ref().is_some_and(|said| has_six(&said.addresses));
-    for (endpoint, answer) in dns.answers(&name, six).await? {
+    let answers = dns.answers(&name, six).await?;
+    if answers.is_empty() {
+        warn("the Service has no endpoint: nobody answers in this cluster; --service names another one");
+        exit = if said.is_some() { Exit::Negative } else { exit };
+    }
+    for (endpoint, answer) in answers {
         let agrees = said.as_ref().is_none_or(|said| answer == Answer::Addresses(said.addresses.clone()));
         let word = if agrees { "" } else { "OTHER  " };
         writeln!(out, "{word}{endpoint}  {answer}")?;

@@ -86,6 +86,7 @@ func alias(index int, address [4]byte) error {
 	var request struct {
 		name    [syscall.IFNAMSIZ]byte
 		address syscall.RawSockaddrInet4
+		_       [8]byte
 	}
 	copy(request.name[:], fmt.Sprintf("lo:%d", index))
 	request.address.Family = syscall.AF_INET

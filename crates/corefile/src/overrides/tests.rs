@@ -68,13 +68,13 @@ fn the_usual_file() {
     # owner install-7, until 2026-11-26T12:00:00Z; `countersign dns override clear` takes it out.
     registry.local:53 {
         errors
-        hosts {
+        forward . /etc/resolv.conf {
+           max_concurrent 1000
+        }
+        hosts /dev/null {
             10.1.1.2 registry.local
             ttl 5
             fallthrough
-        }
-        forward . /etc/resolv.conf {
-           max_concurrent 1000
         }
     }
     # END countersign dns override of registry.local
@@ -110,7 +110,12 @@ fn s11_a_site_of_its_own() {
         ("nothing at its end but space", ".:53 {\n reload\n}\n  \t"),
     ] {
         let edit = edit(text).unwrap_or_else(|error| panic!("{what}: {error}"));
-        assert_eq!(edit.warnings, [""; 0], "{what}");
+        let expected: &[&str] = if what == "quotes" {
+            &["line 2: `template` does not count for names below `registry.local`"]
+        } else {
+            &[]
+        };
+        assert_eq!(edit.warnings, expected, "{what}");
         assert_eq!(text.contains("\r\n"), edit.text[text.len()..].contains("\r\n"), "{what}");
     }
     let hosts = ". {\n hosts {\n  10.5.5.5 ntp.site db.registry.local\n  fallthrough\n }\n bind 10.0.0.9\n reload\n}\n";
@@ -133,13 +138,17 @@ fn it_answers_on_the_ports_on_which_the_name_is_asked_for_now() {
             ".:53 {\n forward . 1.1.1.1\n reload\n}\nlocal:53 {\n forward . 2.2.2.2\n}\n",
             vec!["registry.local:53 {", "forward . 2.2.2.2"],
         ),
-        ("local. {\n reload\n}\n", vec!["registry.local:53 {"]),
+        ("local. {\n reload\n}\n", vec!["registry.local {"]),
         (".:{$PORT} {\n reload\n}\n", vec!["registry.local:{$PORT} {"]),
         (
             ".:53 {\n forward . 1.1.1.1\n reload\n}\nlocal:54 {\n forward . 2.2.2.2\n}\n",
             vec!["registry.local:53 {", "registry.local:54 {", "1.1.1.1", "2.2.2.2"],
         ),
-        ("10.0.0.0/24 try.local:53 . {\n reload\n}\n", vec!["registry.local:53 {"]),
+        ("10.0.0.0/24 try.local:53 . {\n reload\n}\n", vec!["registry.local {"]),
+        (
+            ". {\n forward . 1.1.1.1\n reload\n}\nlocal:53 {\n forward . 2.2.2.2\n}\n",
+            vec!["registry.local:53 {", "2.2.2.2"],
+        ),
     ] {
         let own = edit(text).unwrap().text[text.len()..].to_owned();
         for key in keys {
@@ -188,11 +197,68 @@ fn what_cannot_be_done_is_refused_with_the_line() {
     for wrong in [
         Override { name: "Registry.local".to_owned(), ..wanted() },
         Override { name: "registry.local {".to_owned(), ..wanted() },
+        Override { name: format!("{}.local", "a".repeat(64)), ..wanted() },
         Override { addresses: Vec::new(), ..wanted() },
         Override { owner: "me\n}".to_owned(), ..wanted() },
     ] {
         assert!(matches!(set(KUBEADM, &wrong, now(), false), Err(EditError::Override(_))), "{wrong:?}");
     }
+}
+
+#[test]
+fn in_whatever_order_they_come_and_go() {
+    let other = Override { name: "other.local".to_owned(), ..wanted() };
+    for base in [".:53 {\n reload\n}", ".:53 {\n reload\n} # the end", ".:53 {\r\n reload\r\n}", KUBEADM] {
+        let one = set(base, &wanted(), now(), false).unwrap().text;
+        let two = set(&one, &other, now(), false).unwrap().text;
+        for (first, second) in [("registry.local", "other.local"), ("other.local", "registry.local")] {
+            let left = clear(&two, first).unwrap().unwrap();
+            assert!(find(&left, second).unwrap().is_some() && Corefile::parse(&left).is_ok(), "{left}");
+            assert_eq!(clear(&left, second).unwrap().as_deref(), Some(base));
+        }
+        // Somebody adds a zone of his own on a line of its own.
+        let more = format!("{one}\nmore.site {{\n}}\n");
+        let left = clear(&more, "registry.local").unwrap().unwrap();
+        let joined = if base.ends_with('\n') { "" } else { "\n" };
+        assert!(
+            left.ends_with(&format!("{joined}more.site {{\n}}\n")) && Corefile::parse(&left).is_ok(),
+            "{left}"
+        );
+    }
+}
+
+#[test]
+fn what_the_new_block_does_not_do_is_said_or_refused() {
+    let with = |line: &str| format!(".:53 {{\n {line}\n reload\n}}\n");
+    for (line, words) in [
+        (
+            "template IN A x.registry.local {\n  rcode NXDOMAIN\n }",
+            "`template` does not count for names below",
+        ),
+        ("hosts /etc/coredns/NodeHosts {\n  fallthrough\n }", "in files of `hosts`"),
+        ("hosts {\n  import entries\n }", "in files of `hosts`"),
+        ("autopath @kubernetes", "passes the override by"),
+    ] {
+        let found = edit(&with(line)).unwrap().warnings;
+        assert!(found.iter().any(|warning| warning.contains(words)), "{line}: {found:?}");
+    }
+    let own = |line: &str| edit(&with(line)).unwrap().text[with(line).len()..].to_owned();
+    for line in ["root /etc/coredns", "acl {\n  allow net 10.0.0.0/8\n }", "dns64", "forward . tls://9.9.9.9"]
+    {
+        assert!(own(line).contains(&format!("    {line}\n")), "{line}: {}", own(line));
+    }
+    let dotted = own("hosts {\n  10.5.5.5 DB.registry.local.\n  fallthrough\n }");
+    assert!(dotted.contains("        10.5.5.5 DB.registry.local.\n"), "{dotted}");
+    let all = Override { name: "local".to_owned(), ..wanted() };
+    let error = set(KUBEADM, &all, now(), false).unwrap_err().to_string();
+    assert!(error.contains("`cluster.local` of the cluster lies below `local`"), "{error}");
+    for text in [with("view x {\n  expr true\n }"), ".:53 {\n reload\n}\nlocal:{$PORT} {\n}\n".to_owned()] {
+        assert!(matches!(set(&text, &wanted(), now(), false), Err(EditError::Override(_))), "{text}");
+    }
+    // Two listeners of one zone are overridden both.
+    let two = ".:53 {\n bind 10.0.0.1\n reload\n}\n.:53 {\n bind 10.0.0.2\n}\n";
+    let text = edit(two).unwrap().text;
+    assert_eq!(text[two.len()..].matches("registry.local:53 {").count(), 2);
 }
 
 #[test]
@@ -233,7 +299,7 @@ fn what_others_change_around_it_stays() {
 
 proptest! {
     #[test]
-    fn no_text_makes_it_panic_or_lose_a_byte(text in "([ \\t\\r\\n#\"{}.:,a-z0-9/()\\\\]|hosts|import|errors|reload|fallthrough){0,60}") {
+    fn no_text_makes_it_panic_or_lose_a_byte(text in "(\\.:53 \\{\n reload\n\\}[ \n])?([ \\t\\r\\n#\"{}.:,a-z0-9/()\\\\]|hosts|import|errors|reload|fallthrough){0,60}") {
         if let Ok(edit) = set(&text, &wanted(), now(), false) {
             prop_assert_eq!(clear(&edit.text, "registry.local").unwrap(), Some(text));
         }
