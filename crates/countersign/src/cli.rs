@@ -96,11 +96,13 @@ pub(crate) struct DnsPlace {
     pub(crate) wait: u64,
 }
 
-/// The record is a server block of its own, marked with owner and expiry; everything else in the
-/// Corefile stays as it is. The verifier and nodes never need it. Exit codes: 0 every endpoint
-/// answers with it, 1 one does not in time, 2 wrong usage or a Corefile that has no room for it,
-/// 3 the API server could not be reached.
 #[derive(Args, Debug)]
+#[command(
+    after_help = "The record is a server block of its own, marked with owner and expiry; everything else in the \
+    Corefile stays as it is. The verifier and nodes never need it. Exit codes: 0 every endpoint \
+    answers with it, 1 one does not in time, 2 wrong usage or a Corefile that has no room for it, 3 \
+    the API server could not be reached."
+)]
 pub(crate) struct DnsSet {
     #[command(flatten)]
     pub(crate) place: DnsPlace,
@@ -130,10 +132,12 @@ pub(crate) struct DnsSet {
     pub(crate) dry_run: bool,
 }
 
-/// The Corefile is then what it was before, byte for byte, unless others have changed it since.
-/// Exit codes: 0 it is gone, or there was none; 1 an endpoint still answers with it; 2 wrong usage;
-/// 3 the API server could not be reached.
 #[derive(Args, Debug)]
+#[command(
+    after_help = "The Corefile is then what it was before, byte for byte, unless others have changed it since. \
+    Exit codes: 0 it is gone, or there was none; 1 an endpoint still answers with it; 2 wrong usage; \
+    3 the API server could not be reached."
+)]
 pub(crate) struct DnsClear {
     #[command(flatten)]
     pub(crate) place: DnsPlace,
@@ -147,9 +151,11 @@ pub(crate) struct DnsClear {
     pub(crate) force: bool,
 }
 
-/// Exit codes: 0 there is none, or every endpoint answers with it; 1 it has ended, or an endpoint
-/// does not answer with it; 2 wrong usage; 3 the API server could not be reached.
 #[derive(Args, Debug)]
+#[command(
+    after_help = "Exit codes: 0 there is none, or every endpoint answers with it; 1 it has ended, or an endpoint \
+    does not answer with it; 2 wrong usage; 3 the API server could not be reached."
+)]
 pub(crate) struct DnsStatus {
     #[command(flatten)]
     pub(crate) place: DnsPlace,
@@ -165,9 +171,11 @@ pub(crate) enum NodeCommand {
     Check(NodeCheck),
 }
 
-/// The tree is for containerd 1.6 to 2.4. It is read back before it is said to be good: every
-/// host leads to the Site's endpoints, and no other host leads anywhere.
 #[derive(Args, Debug)]
+#[command(
+    after_help = "The tree is for containerd 1.6 to 2.4. It is read back before it is said to be good: every host \
+    leads to the Site's endpoints, and no other host leads anywhere."
+)]
 pub(crate) struct NodeRender {
     #[command(flatten)]
     pub(crate) rules: NodeRules,
@@ -232,11 +240,13 @@ pub(crate) struct NodePlace {
     pub(crate) containerd_version: Option<countersign_mirrors::Release>,
 }
 
-/// Shows each change as a diff and makes it: what was there is kept, each file is replaced at
-/// once, and a second run changes nothing. With a bundle, the images of the Site's `nodes` are
-/// imported and pinned, if a key of the Site or of `--key` has signed them. Exit codes: 0 the node
-/// is what the Site says, 1 an image could not be imported, 2 wrong usage or configuration.
 #[derive(Args, Debug)]
+#[command(
+    after_help = "Shows each change as a diff and makes it: what was there is kept, each file is replaced at once, \
+    and a second run changes nothing. With a bundle, the images of the Site's `nodes` are imported \
+    and pinned, if a key of the Site or of `--key` has signed them. Exit codes: 0 the node is what \
+    the Site says, 1 an image could not be imported, 2 wrong usage or configuration."
+)]
 pub(crate) struct NodeApply {
     #[command(flatten)]
     pub(crate) rules: NodeRules,
@@ -275,9 +285,11 @@ pub(crate) struct NodeApply {
     pub(crate) address: Option<PathBuf>,
 }
 
-/// Reads files and asks nobody. Exit codes: 0 nothing is wrong, 1 something is, 2 wrong usage, or
-/// the files cannot be read.
 #[derive(Args, Debug)]
+#[command(
+    after_help = "Reads files and asks nobody. Exit codes: 0 nothing is wrong, 1 something is, 2 wrong usage, or \
+    the files cannot be read."
+)]
 pub(crate) struct NodeCheck {
     /// The Site that says where rules have to lead and what is obsolete
     #[arg(long, value_name = "FILE")]
@@ -299,9 +311,11 @@ pub(crate) enum MirrorCommand {
     Check(MirrorArguments),
 }
 
-/// Nothing but the endpoint is asked. Exit codes: 0 everything is there, 1 something is missing or
-/// was not taken, 2 wrong usage or configuration, 3 the endpoint could not be reached.
 #[derive(Args, Debug)]
+#[command(
+    after_help = "Nothing but the endpoint is asked. Exit codes: 0 everything is there, 1 something is missing or \
+    was not taken, 2 wrong usage or configuration, 3 the endpoint could not be reached."
+)]
 pub(crate) struct MirrorArguments {
     /// The bundle: a directory or a tar file
     #[arg(value_name = "BUNDLE")]
@@ -347,10 +361,12 @@ pub(crate) enum BundleCommand {
     List(BundleList),
 }
 
-/// Goes on where an earlier run was interrupted. Exit codes: 0 complete, 1 an image is not there,
-/// is not given to us or has no signature by the keys given, 2 wrong usage or configuration,
-/// 3 something could not be reached.
 #[derive(Args, Debug)]
+#[command(
+    after_help = "Goes on where an earlier run was interrupted. Exit codes: 0 complete, 1 an image is not there, \
+    is not given to us or has no signature by the keys given, 2 wrong usage or configuration, 3 \
+    something could not be reached."
+)]
 pub(crate) struct BundleCreate {
     /// Images, by the names that pods give them
     #[arg(value_name = "IMAGE", required_unless_present = "images")]
@@ -392,9 +408,11 @@ pub(crate) struct BundleCreate {
     pub(crate) trust: BundleTrust,
 }
 
-/// Exit codes: 0 all is well, 1 something is damaged, missing or not signed by the keys given,
-/// 2 wrong usage or configuration.
 #[derive(Args, Debug)]
+#[command(
+    after_help = "Exit codes: 0 all is well, 1 something is damaged, missing or not signed by the keys given, 2 \
+    wrong usage or configuration."
+)]
 pub(crate) struct BundleVerify {
     /// The bundle: a directory or a tar file
     #[arg(value_name = "BUNDLE")]
@@ -442,8 +460,8 @@ pub(crate) enum RegistryCommand {
     Serve(RegistryServe),
 }
 
-/// A directory that is served may be added to. http is for loopback alone.
 #[derive(Args, Debug)]
+#[command(after_help = "A directory that is served may be added to. http is for loopback alone.")]
 pub(crate) struct RegistryServe {
     /// The bundle: a directory or a tar file
     #[arg(value_name = "BUNDLE")]
@@ -484,8 +502,8 @@ pub(crate) struct RegistryServe {
     pub(crate) http: bool,
 }
 
-/// The decision log goes to stdout, one JSON line for each verdict.
 #[derive(Args, Debug)]
+#[command(after_help = "The decision log goes to stdout, one JSON line for each verdict.")]
 pub(crate) struct ServeArguments {
     /// Read Site and policies from files instead of a cluster; the one way there is so far
     #[arg(long, required = true)]
@@ -525,9 +543,11 @@ pub(crate) struct ServeArguments {
     pub(crate) ca_out: Option<PathBuf>,
 }
 
-/// Exit codes: 0 every image is verified, 1 one is not, 2 wrong usage or configuration,
-/// 3 no verdict because something could not be reached.
 #[derive(Args, Debug)]
+#[command(
+    after_help = "Exit codes: 0 every image is verified, 1 one is not, 2 wrong usage or configuration, 3 no \
+    verdict because something could not be reached."
+)]
 pub(crate) struct VerifyArguments {
     /// Images, as a pod would name them
     #[arg(required = true, value_name = "IMAGE")]
@@ -596,5 +616,39 @@ impl From<Exit> for ExitCode {
             Exit::Usage => 2,
             Exit::Unreachable => 3,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    /// Every command that decides something says in its help what its exit codes mean.
+    #[test]
+    fn exit_codes_are_told() {
+        fn leaves(command: &clap::Command, path: &str, found: &mut Vec<(String, bool)>) {
+            let path = format!("{path} {}", command.get_name());
+            if command.get_subcommands().next().is_none() {
+                let told =
+                    command.get_after_help().is_some_and(|help| help.to_string().contains("Exit codes: 0"));
+                found.push((path.clone(), told));
+            }
+            command.get_subcommands().for_each(|inner| leaves(inner, &path, found));
+        }
+        let mut found = Vec::new();
+        leaves(&Arguments::command(), "", &mut found);
+        let silent: Vec<&str> =
+            found.iter().filter(|(_, told)| !told).map(|(path, _)| path.as_str()).collect();
+        // These run until they are ended, show something, or only write files.
+        let expected = [
+            " countersign demo",
+            " countersign serve",
+            " countersign bundle list",
+            " countersign registry serve",
+            " countersign node render",
+        ];
+        assert_eq!(silent, expected);
+        Arguments::command().debug_assert();
     }
 }
