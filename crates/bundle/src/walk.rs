@@ -105,17 +105,19 @@ impl<'a> Documents<'a> {
     /// What is wrong with one is told with its digest.
     pub(crate) fn read(&self, entry: &Descriptor) -> Result<Document, String> {
         let wrong = |why: &dyn fmt::Display| format!("the manifest {}: {why}", entry.digest);
-        if self.read.fetch_add(entry.size, Ordering::Relaxed) > MAX_READ {
-            return Err(wrong(&format!("more than {MAX_READ} bytes of documents are named, over and over")));
-        }
-        let content = self.layout.get(&entry.digest).map_err(|error| match error {
+        let failed = |error: LayoutError| match error {
             LayoutError::Absent(digest) => format!("the manifest {digest}{} is missing", platform(entry)),
             error => error.to_string(),
-        })?;
-        if content.len() as u64 != entry.size {
-            let (found, size) = (content.len(), entry.size);
-            return Err(wrong(&format!("it has {found} bytes, its descriptor says {size}")));
+        };
+        let length = self.layout.blob(&entry.digest).map_err(failed)?.length();
+        if length != entry.size {
+            return Err(wrong(&format!("it has {length} bytes, its descriptor says {}", entry.size)));
         }
+        // What is there counts, not what is said.
+        if self.read.fetch_add(length.min(MAX_READ), Ordering::Relaxed) > MAX_READ {
+            return Err(wrong(&format!("more than {MAX_READ} bytes of documents are named, over and over")));
+        }
+        let content = self.layout.get(&entry.digest).map_err(failed)?;
         Document::parse(&content, &entry.media_type).map_err(|error| wrong(&error))
     }
 }

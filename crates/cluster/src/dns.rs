@@ -107,6 +107,8 @@ pub enum Waited {
     Bad(Vec<(SocketAddr, Answer)>),
     /// There is none.
     Nobody,
+    /// Time was over before each was asked.
+    Late,
 }
 
 /// CoreDNS of one cluster.
@@ -268,7 +270,7 @@ impl Dns {
         good: impl Fn(&Answer) -> bool,
     ) -> Result<Waited, DnsError> {
         let end = Instant::now() + patience;
-        let mut last = Ok(Waited::Nobody);
+        let mut last = Ok(Waited::Late);
         loop {
             // One round that fails, or that takes too long, does not end the waiting.
             match tokio::time::timeout_at(end.max(Instant::now() + ROUND), self.answers(name, six)).await {

@@ -114,28 +114,34 @@ fn without(text: &str, ends: impl Fn(&Override) -> bool) -> Result<Option<(Strin
         left.replace_range(found.span.clone(), "");
     }
     // What is left is what was around it, read alike.
-    let names = || gone.iter().map(|found| found.said.name.clone());
-    let before = Corefile::parse(text).map(|file| others(file, |name| names().any(|gone| gone == *name)));
+    let line_of = |at: usize| text[..at].matches('\n').count() + 1;
+    let places: Vec<_> =
+        gone.iter().map(|found| line_of(found.span.start)..=line_of(found.span.end - 1)).collect();
+    let own = |line: usize| places.iter().any(|place| place.contains(&line));
+    // A joined block begins on the line on which another one ends.
+    let own = |server: &Server| {
+        own(server.line)
+            && server.keys.iter().all(|key| {
+                Key::of(key).is_some_and(|key| gone.iter().any(|found| found.said.name == key.zone))
+            })
+    };
+    let before = Corefile::parse(text).map(|file| others(file, own));
     if let Ok(before) = before
         && Corefile::parse(&left).map(|file| others(file, |_| false)).as_ref() != Ok(&before)
     {
         let why = "what stands beside it would be read otherwise without it";
-        let line = text[..gone[0].span.start].matches('\n').count() + 1;
-        return Err(EditError::Marks { line, why: why.to_owned() });
+        return Err(EditError::Marks { line: line_of(gone[0].span.start), why: why.to_owned() });
     }
-    Ok(Some((left, names().collect())))
+    Ok(Some((left, gone.into_iter().map(|found| found.said.name).collect())))
 }
 
-/// What is in a file, without blocks for overridden names: of each its words, wherever they stand.
-fn others(file: Corefile, is_gone: impl Fn(&String) -> bool) -> Vec<Vec<String>> {
+/// What is in a file, without some of its blocks: of each its words, wherever they stand.
+fn others(file: Corefile, is_gone: impl Fn(&Server) -> bool) -> Vec<Vec<String>> {
     let words =
         |directives: &[Directive]| directives.iter().flat_map(|it| it.words.clone()).collect::<Vec<_>>();
     let item = |item: Item| match item {
-        Item::Server(server) => {
-            let zone = |key: &String| Key::of(key).is_some_and(|key| is_gone(&key.zone));
-            let own = server.keys.iter().all(zone);
-            (!own).then(|| server.keys.iter().cloned().chain(words(&server.directives)).collect())
-        }
+        Item::Server(server) => (!is_gone(&server))
+            .then(|| server.keys.iter().cloned().chain(words(&server.directives)).collect()),
         Item::Snippet { name, directives } => Some([name].into_iter().chain(words(&directives)).collect()),
         Item::Import { pattern, .. } => Some(vec![pattern]),
     };

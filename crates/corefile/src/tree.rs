@@ -189,13 +189,33 @@ impl<'a> Parser<'a> {
         if braces {
             self.next += 1;
         }
-        let directives = self.directives(braces)?;
         if let [key] = keys.as_slice()
             && let Some(name) = key.strip_prefix('(').and_then(|key| key.strip_suffix(')'))
+            && braces
         {
-            return Ok(Item::Snippet { name: name.to_owned(), directives });
+            return Ok(Item::Snippet { name: name.to_owned(), directives: self.snippet()? });
         }
+        let directives = self.directives(braces)?;
         Ok(Item::Server(Server { keys, directives, line, braces }))
+    }
+
+    /// What is in a snippet: everything up to its own brace, on however few lines.
+    fn snippet(&mut self) -> Result<Vec<Directive>, SyntaxError> {
+        let (first, mut nesting) = (self.next, 0_usize);
+        while let Some(token) = self.peek() {
+            match token.text.as_str() {
+                "{" => nesting += 1,
+                "}" if nesting == 0 => {
+                    let mut inner = Parser { tokens: &self.tokens[first..self.next], next: 0 };
+                    self.next += 1;
+                    return inner.directives(false);
+                }
+                "}" => nesting -= 1,
+                _ => {}
+            }
+            self.next += 1;
+        }
+        self.error("a `{` without its `}`")
     }
 
     fn keys(&mut self) -> Result<Vec<String>, SyntaxError> {
@@ -301,6 +321,7 @@ mod tests {
                 "(common) {\n errors\n}\n. {\n import common\n}\nimport custom/*.server\n",
                 "(common): 1; .: import; import custom/*.server",
             ),
+            ("(x) { errors }\n. {\n import x\n}\n", "(x): 1; .: import"),
             ("", ""),
             ("# nothing\n", ""),
             // What stands on the line of the directive belongs to it.

@@ -149,6 +149,10 @@ fn end_of(name: &str, waited: Waited, good: &str) -> Exit {
             }
             Exit::Negative
         }
+        Waited::Late => {
+            warn("the time of --wait was over before every endpoint was asked");
+            Exit::Negative
+        }
         Waited::Nobody => {
             warn("the Service has no endpoint: nobody answers in this cluster; --service names another one");
             Exit::Negative

@@ -37,6 +37,9 @@ impl Catalog {
                 catalog.by_tag.insert(name.to_owned(), entry.clone());
             }
             catalog.by_digest.insert(entry.digest.clone(), entry.clone());
+            if !is_document(&entry.media_type) {
+                continue;
+            }
             // However many names it has, it is read once.
             let key = (entry.digest.clone(), entry.media_type.clone());
             let refers = read.entry(key).or_insert_with(|| catalog.read(layout, entry));

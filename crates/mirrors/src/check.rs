@@ -6,10 +6,8 @@ use countersign_reference::Reference;
 
 use crate::plan::{Finding, Severity};
 use crate::release::Release;
-use crate::tree::{DEFAULT_DIRECTORY, HOSTS_FILE, Tree};
+use crate::tree::{DEFAULT_DIRECTORY, DIAL_TIMEOUT, HOSTS_FILE, Tree};
 
-/// The first release that knows `dial_timeout`.
-const DIAL_TIMEOUT: Release = Release(2, 1);
 /// A host that no rule is for.
 const NOBODY: &str = "no-rule-names-this.invalid";
 
@@ -34,7 +32,13 @@ impl Tree {
                 Err(_) => {
                     let at = format!("{}/{host}", self.root);
                     let message = "is not the name of a host: no image leads here".to_owned();
-                    findings.push(Finding { severity: Severity::Warning, at, message, until: None });
+                    findings.push(Finding {
+                        severity: Severity::Warning,
+                        at,
+                        message,
+                        until: None,
+                        since: None,
+                    });
                     continue;
                 }
             };
@@ -43,7 +47,7 @@ impl Tree {
                 Err(error) => {
                     let severity = if error.undecodable { Severity::FailOpen } else { Severity::Warning };
                     let message = error.reason();
-                    findings.push(Finding { severity, at: error.at, message, until: None });
+                    findings.push(Finding { severity, at: error.at, message, until: None, since: None });
                 }
             }
         }
@@ -74,7 +78,7 @@ impl Tree {
                 format!("is for images that name the port; those of `{host}/…` do not lead here")
             };
             let at = format!("{}/{name}", self.root);
-            Some(Finding { severity: Severity::Warning, at, message, until: None })
+            Some(Finding { severity: Severity::Warning, at, message, until: None, since: None })
         })
     }
 
@@ -90,7 +94,7 @@ impl Tree {
             let message =
                 "there is no `dial_timeout`: a dead server costs 30 s for each object of a pull".to_owned();
             let at = format!("{}/{name}/{HOSTS_FILE}", self.root);
-            Some(Finding { severity: Severity::Warning, at, message, until: None })
+            Some(Finding { severity: Severity::Warning, at, message, until: None, since: None })
         })
     }
 }
@@ -220,6 +224,35 @@ mod tests {
                 Some((FailOpen, "before containerd 2.4")),
             ),
             ("2", "a.example", Some(format!("{GOOD}header = {{ a = \"b\", }}\n")), Release(2, 4), None),
+            ("2", "a.example", Some(GOOD.replacen("\"5s\"", "5", 1)), Release(2, 0), None),
+            (
+                "2",
+                "a.example",
+                Some(GOOD.replace("https://a", "https://a b")),
+                Release(2, 4),
+                Some((FailOpen, "would ignore")),
+            ),
+            (
+                "2",
+                "a.example",
+                Some(GOOD.replace("https://a", "https://a:50o0")),
+                Release(2, 4),
+                Some((FailOpen, "would ignore")),
+            ),
+            (
+                "5",
+                "a.example",
+                Some(GOOD.replace("https://b", "httpd.local")),
+                Release(2, 4),
+                Some((FailOpen, "the scheme is missing")),
+            ),
+            (
+                "followed",
+                "a.example",
+                Some(GOOD.replace("https://a", "https://a/../b?x")),
+                Release(2, 4),
+                Some((Warning, "containerd would follow it")),
+            ),
             (
                 "followed",
                 "a.example",

@@ -1,6 +1,6 @@
 //! What later versions of TOML allow, and the runtimes of today do not read.
 
-use toml_edit::{DocumentMut, InlineTable, Item, TableLike, Value};
+use toml_edit::{Decor, DocumentMut, InlineTable, Item, RawString, TableLike, Value};
 
 use crate::release::Release;
 
@@ -41,15 +41,20 @@ fn in_value(value: &Value) -> Option<&'static str> {
 }
 
 fn in_inline(table: &InlineTable) -> Option<&'static str> {
-    let text = table.to_string();
-    if text.trim_end().trim_end_matches('}').trim_end().ends_with(',') {
+    if table.trailing_comma() {
         return Some("an inline table with a comma at its end (TOML 1.1)");
     }
-    if table.iter().any(|(_, value)| !matches!(value, Value::String(_))) || !text.contains('\n') {
-        return table.iter().find_map(|(_, value)| in_value(value));
+    let breaks =
+        |text: Option<&RawString>| text.and_then(RawString::as_str).is_some_and(|text| text.contains('\n'));
+    let around = |decor: &Decor| breaks(decor.prefix()) || breaks(decor.suffix());
+    let lines = table.iter().any(|(name, value)| {
+        around(value.decor())
+            || table.key(name).is_some_and(|key| around(key.leaf_decor()) || around(key.dotted_decor()))
+    });
+    if lines || breaks(Some(table.trailing())) {
+        return Some("an inline table of several lines (TOML 1.1)");
     }
-    let in_text = table.iter().any(|(_, value)| value.as_str().is_some_and(|text| text.contains('\n')));
-    (!in_text).then_some("an inline table of several lines (TOML 1.1)")
+    table.iter().find_map(|(_, value)| in_value(value))
 }
 
 #[cfg(test)]
@@ -61,13 +66,17 @@ mod tests {
         for (text, newer) in [
             ("a = { b = \"x\", }", true),
             ("a = { b = \"x\",\n c = \"y\" }", true),
+            ("a = { b = \"x\", } # why", true),
+            ("a = { b = 1 } # x,", false),
+            ("a = { b = [\"x\"],\n c = [1] }", true),
+            ("a = { b = [\n 1,\n] }", false),
             ("a = \"\\e[0m\"", true),
             ("a = \"\\\\e\"", false),
             ("a = '\\e'", false),
             ("a = { b = \"x\", c = [1, 2,] }", false),
             ("a = [\n 1,\n 2,\n]\n[b]\nc = \"\"\"x\ny\"\"\"", false),
         ] {
-            let Ok(document) = text.parse::<DocumentMut>() else { continue };
+            let document = text.parse::<DocumentMut>().unwrap();
             assert_eq!(newer_toml(&document).is_some(), newer, "{text}");
         }
     }

@@ -74,6 +74,8 @@ pub struct Finding {
     pub message: String,
     /// The first release of containerd that this does not hit; those before it go to the upstream.
     pub until: Option<Release>,
+    /// The first release that it hits, if not all do.
+    pub since: Option<Release>,
 }
 
 impl Finding {
@@ -81,6 +83,7 @@ impl Finding {
     #[must_use]
     pub fn for_release(mut self, release: Release) -> Option<Self> {
         match self.until {
+            _ if self.since.is_some_and(|since| release < since) => return None,
             Some(until) if release >= until => return None,
             Some(_) => self.severity = Severity::FailOpen,
             None => {}

@@ -77,15 +77,18 @@ impl RuntimeConfig {
 
     /// The directory that `config_path` names.
     pub fn config_path(&self) -> Option<&str> {
-        self.effective(|section| section.get("registry")?.get("config_path")?.as_str())
+        // The last who says it counts, and says nothing with an empty text.
+        let said = self.registries().find_map(|(_, registry)| registry.get("config_path")?.as_str());
+        said.filter(|path| !path.is_empty())
     }
 
     /// The sandbox image that is set.
     pub fn sandbox_image(&self) -> Option<&str> {
-        self.effective(|section| {
+        let said = self.sections().find_map(|(_, section)| {
             let old = section.get("sandbox_image").and_then(Item::as_str);
             old.or_else(|| section.get("pinned_images")?.get("sandbox")?.as_str())
-        })
+        });
+        said.filter(|image| !image.is_empty())
     }
 
     /// The sections that count: of 1.x the last one alone, of 2.x all of them, the last first.
@@ -100,8 +103,9 @@ impl RuntimeConfig {
     /// The names under which a file's settings of images are read, the one that wins first.
     fn ids(&self, file: &Parsed) -> Vec<&'static str> {
         if !self.release.merges_imports() {
-            // One version for all files: the highest that is said.
-            let version = self.files.iter().map(|file| file.version).max().unwrap_or_default();
+            // One version for all files: the last that is said.
+            let version = self.files.iter().rev().find(|file| file.document.contains_key("version"));
+            let version = version.map_or(1, |file| file.version);
             return vec![if version < 2 { CRI_OF_1 } else { CRI }];
         }
         let migrated = file.version < self.release.config_version();
@@ -109,9 +113,18 @@ impl RuntimeConfig {
         old.into_iter().filter_map(|(id, read)| read.then_some(id)).collect()
     }
 
-    fn effective<'a>(&'a self, value: impl Fn(&'a dyn TableLike) -> Option<&'a str>) -> Option<&'a str> {
-        // The last who says it counts, and says nothing with an empty text.
-        self.sections().find_map(|(_, section)| value(section)).filter(|text| !text.is_empty())
+    /// The `registry` tables that count, the last first: where a file is migrated, the old one takes
+    /// the place of the new one.
+    fn registries(&self) -> impl Iterator<Item = (&Parsed, &dyn TableLike)> {
+        let mut last = None;
+        self.sections().filter_map(move |(file, section)| {
+            if last == Some(file.path.as_str()) {
+                return None;
+            }
+            let registry = section.get("registry")?.as_table_like()?;
+            last = Some(file.path.as_str());
+            Some((file, registry))
+        })
     }
 }
 

@@ -11,6 +11,9 @@ use crate::plan::{Finding, Mirror, Plan, Severity, namespace};
 use crate::release::Release;
 use crate::render::WRITTEN;
 
+/// The first release that knows `dial_timeout`.
+pub(crate) const DIAL_TIMEOUT: Release = Release(2, 1);
+
 /// The file with a host's mirror rules.
 pub const HOSTS_FILE: &str = "hosts.toml";
 /// The directory for hosts without one of their own.
@@ -122,7 +125,7 @@ fn is_sink(url: &RegistryUrl) -> bool {
 }
 
 fn fail_open(at: &str, message: String) -> Finding {
-    Finding { severity: Severity::FailOpen, at: at.to_owned(), message, until: None }
+    Finding { severity: Severity::FailOpen, at: at.to_owned(), message, until: None, since: None }
 }
 
 /// Where containerd goes for a host that no rule names.
@@ -153,7 +156,13 @@ fn certificates(directory: &Directory, path: &str, host: &str) -> Plan {
         Ok(url) if !(ca.is_empty() && client.is_empty()) => {
             let mirror = Mirror { ca, client, ..plain(url, host, true) };
             let message = format!("there are certificates and no `{HOSTS_FILE}`: the host itself is asked");
-            let finding = Finding { severity: Severity::Warning, at: path.to_owned(), message, until: None };
+            let finding = Finding {
+                severity: Severity::Warning,
+                at: path.to_owned(),
+                message,
+                until: None,
+                since: None,
+            };
             Plan { mirrors: vec![mirror], findings: vec![finding], ..Plan::default() }
         }
         _ => {
@@ -241,7 +250,7 @@ impl Reader<'_> {
     fn warn(&mut self, message: &str) {
         let at = format!("{}/{HOSTS_FILE}", self.path);
         let message = message.to_owned();
-        self.findings.push(Finding { severity: Severity::Warning, at, message, until: None });
+        self.findings.push(Finding { severity: Severity::Warning, at, message, until: None, since: None });
     }
 
     /// What hits only releases before this one.
@@ -295,21 +304,27 @@ impl Reader<'_> {
             Some(item) => item.as_bool().ok_or_else(|| format!("`{key}` is not true or false")),
         };
         if let Some(item) = table.get("dial_timeout")
-            && !item.as_str().is_some_and(is_duration)
+            && !item.as_str().is_some_and(|text| text.is_empty() || is_duration(text))
         {
-            return Err("`dial_timeout` is not a duration, as \"5s\"".into());
+            let at = format!("{}/{HOSTS_FILE}", self.path);
+            let message = "`dial_timeout` is not a duration, as \"5s\": the whole file is ignored then, and the upstream asked";
+            let since = Some(DIAL_TIMEOUT);
+            self.findings.push(Finding { since, ..fail_open(&at, message.to_owned()) });
         }
         let full = if url.contains("://") {
             url.to_owned()
         } else if url.starts_with("http") {
             let why =
                 "the scheme is missing, and containerd does not add one to a name that starts with `http`";
-            return Err(unfollowed(why));
+            return Err(why.into());
         } else {
             format!("https://{url}")
         };
-        let url = RegistryUrl::parse_with(&full, flag("override_path")?)
-            .map_err(|error| unfollowed(error.to_string()))?;
+        let url = RegistryUrl::parse_with(&full, flag("override_path")?).map_err(|error| Wrong {
+            message: error.to_string(),
+            // What Go's reader of URLs makes something of is asked.
+            undecodable: !go_finds_a_host(&full),
+        })?;
         if !flag("override_path")? && url.root.trim_end_matches("/v2").contains("/v2/") {
             let root = &url.root;
             self.warn(&format!("`{full}` is asked below `{root}`: set `override_path = true`"));
@@ -396,6 +411,16 @@ impl Reader<'_> {
         }
         Ok(pairs)
     }
+}
+
+/// Whether Go's `url.Parse` takes a text and finds a host in it.
+fn go_finds_a_host(url: &str) -> bool {
+    let Some((_, rest)) = url.split_once("://") else { return false };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let at = authority.rsplit_once('@').map_or(authority, |(_, at)| at);
+    let (host, port) = at.rsplit_once(':').filter(|(host, _)| !host.contains(':')).unwrap_or((at, ""));
+    let odd = |c: char| c.is_whitespace() || c.is_control() || "\"<>\\^`{|}%".contains(c);
+    !host.is_empty() && !host.contains(odd) && port.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// A duration as Go writes it (`time.ParseDuration`): `5s`, `1m30s`, `0`.

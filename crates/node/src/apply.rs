@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use countersign_mirrors::{HOSTS_FILE, Tree};
 
+use crate::files::BESIDE;
 use crate::{Change, NodeError, Paths, Plan, Step};
 
 /// Makes every step of a plan, each at once; what was there before is kept below `backup` under
@@ -25,7 +26,7 @@ pub fn apply(paths: &Paths, plan: &Plan, backup: &Path) -> Result<(), NodeError>
         match step {
             Step::Write(change) => {
                 // A link stays, and leads to the new content.
-                let path = paths.resolved(&change.path)?.unwrap_or_else(|| paths.on_disk(&change.path));
+                let path = paths.resolved(&change.path)?;
                 let write = || {
                     if change.before.is_some() {
                         keep(&path, &kept(&change.path))?;
@@ -39,10 +40,10 @@ pub fn apply(paths: &Paths, plan: &Plan, backup: &Path) -> Result<(), NodeError>
                     let name = path.rsplit('/').next().unwrap_or_default();
                     (name, after.as_deref().unwrap_or_default())
                 });
-                make(&paths.on_disk(directory), files).map_err(failed(directory))?;
+                make(&paths.place(directory)?, files).map_err(failed(directory))?;
             }
             Step::Remove { directory, .. } => {
-                remove(&paths.on_disk(directory), &kept(directory)).map_err(failed(directory))?;
+                remove(&paths.place(directory)?, &kept(directory)).map_err(failed(directory))?;
             }
         }
     }
@@ -108,7 +109,13 @@ fn remove(directory: &Path, kept: &Path) -> io::Result<()> {
         fs::remove_file(directory)?;
     } else {
         let aside = beside(directory);
-        fs::rename(directory, &aside)?;
+        if aside != *directory {
+            if aside.exists() {
+                // Of a run that was killed.
+                fs::remove_dir_all(&aside)?;
+            }
+            fs::rename(directory, &aside)?;
+        }
         fs::remove_dir_all(aside)?;
     }
     sync(parent)
@@ -152,7 +159,7 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 /// A name that no runtime takes for a host's or imports.
 fn beside(path: &Path) -> PathBuf {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    path.with_file_name(format!(".{name}.{}.tmp", std::process::id()))
+    path.with_file_name(format!(".{}{BESIDE}", name.trim_start_matches('.').trim_end_matches(BESIDE)))
 }
 
 /// A rename lasts once its directory is written.

@@ -45,7 +45,7 @@ pub fn check(paths: &Paths, release: Release, site: Option<&Site>) -> Result<Vec
 }
 
 fn finding(severity: Severity, at: impl Into<String>, message: String) -> Finding {
-    Finding { severity, at: at.into(), message, until: None }
+    Finding { severity, at: at.into(), message, until: None, since: None }
 }
 
 /// Rules of the past, and rules that lead elsewhere than the Site says.

@@ -16,6 +16,9 @@ const MAX_CONFIGS: usize = 256;
 /// Bytes of a file.
 const MAX_BYTES: u64 = 1 << 20;
 
+/// How the names end of what is being written.
+pub(crate) const BESIDE: &str = ".countersign.tmp";
+
 /// Where a node's files are. Paths are as the node has them; `root` is where its file system is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
@@ -35,22 +38,46 @@ impl Paths {
 
     /// The text of a file; `None` where there is none.
     pub(crate) fn read(&self, path: &str) -> Result<Option<String>, NodeError> {
-        self.resolved(path)?.map_or(Ok(None), |on_disk| text(&on_disk))
+        text(&self.resolved(path)?)
     }
 
-    /// Where a path of the node leads, links followed; `None` where there is nothing. A link that
-    /// leaves the node's file system is an error: it would mean a file of this machine.
-    pub(crate) fn resolved(&self, path: &str) -> Result<Option<PathBuf>, NodeError> {
+    /// Where a path of the node leads, links followed as far as there is something. A link that leaves
+    /// the node's file system is an error: it would mean a file of this machine.
+    pub(crate) fn resolved(&self, path: &str) -> Result<PathBuf, NodeError> {
         let failed = |error: io::Error| NodeError::Io { path: path.to_owned(), error };
-        let resolved = match fs::canonicalize(self.on_disk(path)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(failed)?,
-        };
-        if resolved.starts_with(fs::canonicalize(&self.root).map_err(failed)?) {
-            return Ok(Some(resolved));
+        let on_disk = self.on_disk(path);
+        let mut rest = Vec::new();
+        for ancestor in on_disk.ancestors() {
+            let resolved = match fs::canonicalize(ancestor) {
+                // Nothing there, not even a link.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !ancestor.is_symlink() => {
+                    rest.extend(ancestor.file_name().map(ToOwned::to_owned));
+                    continue;
+                }
+                other => other.map_err(failed)?,
+            };
+            let root = fs::canonicalize(&self.root).map_err(failed)?;
+            if resolved.starts_with(&root) {
+                return Ok(rest.iter().rev().fold(resolved, |path, name| path.join(name)));
+            }
+            let why =
+                format!("is a link to {}, which is not below {}", resolved.display(), self.root.display());
+            return Err(NodeError::Malformed { path: path.to_owned(), why });
         }
-        let why = format!("is a link to {}, which is not below {}", resolved.display(), self.root.display());
-        Err(NodeError::Malformed { path: path.to_owned(), why })
+        Ok(on_disk)
+    }
+
+    /// The same for something that is a link itself, perhaps: only its directory is followed.
+    pub(crate) fn place(&self, path: &str) -> Result<PathBuf, NodeError> {
+        let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+        Ok(self.resolved(if directory.is_empty() { "/" } else { directory })?.join(name))
+    }
+
+    /// What runs that were killed have left in a directory.
+    pub(crate) fn left_behind(&self, directory: &str) -> Result<Vec<String>, NodeError> {
+        let entries = fs::read_dir(self.resolved(directory)?).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        Ok(names.filter(|name| name.starts_with('.') && name.ends_with(BESIDE)).collect())
     }
 
     /// Whether a path of the node is a link.
@@ -107,7 +134,7 @@ impl Paths {
 
     /// The tree below a directory of the node; empty where there is none.
     pub(crate) fn tree(&self, directory: &str) -> Result<Tree, NodeError> {
-        let on_disk = self.on_disk(directory);
+        let on_disk = self.resolved(directory)?;
         if !on_disk.exists() {
             return Ok(Tree { root: directory.to_owned(), ..Tree::default() });
         }
@@ -150,7 +177,9 @@ pub fn tree(directory: &Path, shown: &str) -> Result<Tree, NodeError> {
     let mut count = 0;
     for entry in fs::read_dir(directory).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        if !entry.path().is_dir() {
+        // No host begins with a dot.
+        let hidden = entry.file_name().to_string_lossy().starts_with('.');
+        if hidden || !entry.path().is_dir() {
             continue;
         }
         let mut found = Directory::default();

@@ -142,6 +142,10 @@ impl Plan {
             let mut changes = Vec::new();
             for (file, text) in files {
                 let path = format!("{at}/{file}");
+                if paths.is_link(&path) {
+                    let why = "is a link, perhaps to the rules of another host: remove it".to_owned();
+                    return Err(NodeError::Malformed { path, why });
+                }
                 let before = paths.read(&path)?;
                 if before.as_ref() != Some(text) {
                     changes.push(Change { path, before, after: Some(text.clone()) });
@@ -154,6 +158,9 @@ impl Plan {
             } else {
                 self.steps.push(Step::Make { directory: at, files: changes });
             }
+        }
+        for name in paths.left_behind(&wanted.root)? {
+            self.steps.push(Step::Remove { directory: format!("{}/{name}", wanted.root), rules: None });
         }
         for (name, directory) in &found.directories {
             if wanted.directories.contains_key(name) {

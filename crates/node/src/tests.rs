@@ -31,6 +31,7 @@ impl Node {
     fn new(files: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let paths = Paths { root: directory.path().join("root"), ..Paths::default() };
+        fs::create_dir(&paths.root).unwrap();
         let node = Self { directory, paths, site: Site::parse(SITE).unwrap() };
         for (path, text) in files {
             node.write(path, text);
@@ -142,6 +143,42 @@ fn links_are_no_ones_rules_but_their_owners() {
     std::os::unix::fs::symlink(&outside, node.path("etc/containerd/config.toml")).unwrap();
     let error = node.plan(Release(2, 4), &[]).unwrap_err().to_string();
     assert!(error.contains("which is not below"), "{error}");
+}
+
+#[test]
+fn nothing_outside_of_the_root_is_read_or_written() {
+    for link in ["etc/containerd", "etc/containerd/certs.d", "etc/containerd/conf.d"] {
+        let node = Node::new(&[("etc/keep", "")]);
+        let outside = node.directory.path().join("outside");
+        fs::create_dir_all(outside.join("past.example")).unwrap();
+        fs::create_dir_all(node.path(link).parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(&outside, node.path(link)).unwrap();
+        let done = node.plan(Release(2, 4), &[]).and_then(|plan| apply(&node.paths, &plan, &node.backup()));
+        assert!(done.unwrap_err().to_string().contains("which is not below"), "{link}");
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 1, "{link}");
+    }
+    // Within the root, links lead on.
+    let node = Node::new(&[("srv/certs/keep", "")]);
+    fs::create_dir_all(node.path("etc/containerd")).unwrap();
+    std::os::unix::fs::symlink("../../srv/certs", node.path(CERTS)).unwrap();
+    node.apply(Release(2, 4), &[]);
+    assert!(node.path("srv/certs/registry.local/hosts.toml").is_file());
+    // A file that is a link would be another host's, too.
+    fs::remove_file(node.path("srv/certs/registry.local/hosts.toml")).unwrap();
+    std::os::unix::fs::symlink("../_default/hosts.toml", node.path("srv/certs/registry.local/hosts.toml"))
+        .unwrap();
+    let error = node.plan(Release(2, 4), &[]).unwrap_err().to_string();
+    assert!(error.contains("registry.local/hosts.toml: is a link"), "{error}");
+}
+
+#[test]
+fn what_a_killed_run_left_is_cleaned_up() {
+    let node = Node::new(&[("etc/containerd/certs.d/.quay.io.countersign.tmp/client.key", "secret")]);
+    assert_eq!(node.apply(Release(2, 4), &[]).foreign, [""; 0]);
+    assert!(!node.path(CERTS).join(".quay.io.countersign.tmp").exists());
+    assert!(
+        check(&node.paths, Release(2, 4), None).unwrap().iter().all(|finding| !finding.at.contains(".tmp"))
+    );
 }
 
 #[test]

@@ -228,6 +228,17 @@ fn in_whatever_order_they_come_and_go() {
 }
 
 #[test]
+fn a_site_that_answers_for_the_name_itself_by_now() {
+    let text = set(KUBEADM, &wanted(), now(), false).unwrap().text;
+    for own in ["registry.local:5353 {\n}\n", "registry.local:53 {\n errors\n}\n"] {
+        let both = format!("{text}{own}");
+        assert_eq!(clear(&both, "registry.local").unwrap(), Some(format!("{KUBEADM}{own}")));
+        assert!(expire(&both, wanted().until).unwrap().is_some());
+        assert!(matches!(set(&both, &wanted(), now(), false), Err(EditError::Taken { .. })));
+    }
+}
+
+#[test]
 fn what_the_new_block_does_not_do_is_said_or_refused() {
     let with = |line: &str| format!(".:53 {{\n {line}\n reload\n}}\n");
     for (line, words) in [

@@ -173,8 +173,7 @@ impl RuntimeConfig {
             let message = "hosts without an entry in `mirrors` are asked at the upstream".to_owned();
             findings.push(finding(Severity::FailOpen, self.main(), message));
         }
-        for (file, section) in self.sections() {
-            let Some(registry) = section.get("registry").and_then(Item::as_table_like) else { continue };
+        for (file, registry) in self.registries() {
             let configs = registry.get("configs").and_then(Item::as_table_like);
             for (host, item) in configs.into_iter().flat_map(TableLike::iter) {
                 let at = format!("{}, configs.\"{host}\"", file.path);
@@ -195,9 +194,9 @@ impl RuntimeConfig {
 
     /// The hosts of `mirrors` tables that are not empty.
     fn mirrors(&self) -> impl Iterator<Item = (&Parsed, &str, &dyn TableLike)> {
-        self.sections().flat_map(|(file, section)| {
-            let table = section.get("registry").and_then(|registry| registry.get("mirrors"));
-            let hosts = table.and_then(Item::as_table_like).into_iter().flat_map(TableLike::iter);
+        self.registries().flat_map(|(file, registry)| {
+            let hosts =
+                registry.get("mirrors").and_then(Item::as_table_like).into_iter().flat_map(TableLike::iter);
             hosts.filter_map(move |(host, item)| Some((file, host, item.as_table_like()?)))
         })
     }
@@ -290,5 +289,5 @@ fn has(section: &dyn TableLike, key: &str) -> bool {
 }
 
 fn finding(severity: Severity, at: &str, message: String) -> Finding {
-    Finding { severity, at: at.to_owned(), message, until: None }
+    Finding { severity, at: at.to_owned(), message, until: None, since: None }
 }

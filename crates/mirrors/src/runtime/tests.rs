@@ -237,6 +237,10 @@ fn planted_mistakes_are_found() {
     ] {
         assert_eq!(findings(release, &[(CONFIG_FILE, &text)]), [], "{release}: {text}");
     }
+    // Where a file is migrated, the old table takes the place of the new one.
+    let lost =
+        format!("{}{}", cri("configs.\"x\".auth.auth = \"x\""), images(good).replace("version = 3\n", ""));
+    assert!(findings(Release(2, 4), &[(CONFIG_FILE, &lost)])[0].message.contains("`config_path` is not set"));
     // An empty text takes back what was said before.
     let later = [(CONFIG_FILE, images(good)), ("/etc/containerd/conf.d/a.toml", images("config_path = ''"))];
     let later: Vec<_> = later.iter().map(|(path, text)| (*path, text.as_str())).collect();
