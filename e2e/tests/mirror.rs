@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use countersign_clock::SystemClock;
 use countersign_e2e::{
@@ -115,6 +116,26 @@ async fn a_gate_asks_at_the_endpoints_addresses_and_nowhere_else() {
         let (code, out, err) = run(command.args(["--endpoint", endpoint]));
         assert_eq!(code, expected, "{endpoint}: {out}{err}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_push_is_gone_on_with() {
+    assert_isolated();
+    let outside = Outside::new().await;
+    let bundle = bundle(&outside, &[]);
+    let registry = Registry::start(RegistryKind::Distribution);
+    let url = format!("http://{}", registry.host());
+    for number in 0..10 {
+        let mut push = Command::new(countersign());
+        push.args(["mirror", "push"]).arg(&bundle).args(["--to", &url]);
+        let mut process = push.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // Spread over the time that a run takes.
+        std::thread::sleep(Duration::from_millis(3 + number * 23));
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+    let (code, out, err) = mirror("push", &bundle, &url, &["--deep"]);
+    assert_eq!((code, out.as_str()), (0, ""), "{err}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -247,8 +247,12 @@ async fn a_node_pulls_from_the_site_and_from_nowhere_else(release: ContainerdRel
     }
     let (code, _, err) = import(&gap);
     assert!(code == 0 && err.matches("is there").count() == 2, "{err}");
-    // What nobody trusted has signed is not.
+    // What nobody trusted has signed is not, nor what is revoked.
     let site = std::fs::read_to_string(gap.path("site.yaml")).unwrap();
+    let revoked = format!("{site}  revoked: [\"{}\"]\n", gap.outside.images[0].digest);
+    std::fs::write(gap.path("site.yaml"), revoked).unwrap();
+    let (code, _, err) = import(&gap);
+    assert!(code == 1 && err.contains("is revoked by the Site"), "{err}");
     std::fs::write(gap.path("site.yaml"), site.replace("vendor.pub", "seal.pub")).unwrap();
     let (code, _, err) = import(&gap);
     assert_eq!(code, 1, "{err}");

@@ -101,6 +101,10 @@ fn what_would_run_is_judged_whatever_it_is_called() {
     let layers = json!([config, put(layout, LAYER, b"evil")]);
     let hidden = json!({ "config": other_name, "layers": layers, "subject": signed });
     let hidden = document(layout, MANIFEST, &hidden);
+    // The same behind the config of what has none.
+    let layers = json!([config, put(layout, LAYER, b"evil")]);
+    let empty_config = json!({ "config": empty, "layers": layers, "subject": signed });
+    let behind = document(layout, MANIFEST, &empty_config);
     let erofs = put(layout, "application/vnd.erofs.layer.v1", b"evil");
     let erofs = json!({ "config": config, "layers": [erofs], "subject": signed });
     let erofs = document(layout, MANIFEST, &erofs);
@@ -112,6 +116,7 @@ fn what_would_run_is_judged_whatever_it_is_called() {
         (format!("a/app@{}", orphan.digest), &orphan),
         (format!("a/app@{}", hidden.digest), &hidden),
         (format!("b/app:{tag}.sbom"), &hidden),
+        (format!("a/app@{}", behind.digest), &behind),
         (format!("a/app@{}", erofs.digest), &erofs),
         (format!("b/app:{}", signed.digest.signature_tag()), &erofs),
         (format!("b/app:{}", signed.digest.signature_tag()), &evil),
