@@ -23,7 +23,7 @@ pub use cluster::{ControlPlane, pod};
 pub use containerd::{Containerd, ContainerdRelease};
 pub use cosign::{Cosign, KeyPair, KeyType};
 pub use image::{Pushed, layer, push_image, push_image_for, push_index};
-pub use outside::{Outside, run};
+pub use outside::{Outside, chance, run};
 pub use proxy::CountingProxy;
 pub use registries::{Registry, RegistryKind};
 

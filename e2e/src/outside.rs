@@ -92,3 +92,9 @@ pub fn run(command: &mut Command) -> (i32, String, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }
+
+/// A number below `most` that nobody can foresee.
+pub fn chance(most: u64) -> u64 {
+    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+    RandomState::new().build_hasher().finish() % most
+}

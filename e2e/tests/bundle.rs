@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use countersign_e2e::{
-    Cosign, Outside, Process, Pushed, Registry, RegistryKind, assert_isolated, countersign, free_port,
-    push_image, run, succeed, tool,
+    Cosign, Outside, Process, Pushed, Registry, RegistryKind, assert_isolated, chance, countersign,
+    free_port, push_image, run, succeed, tool,
 };
 use countersign_reference::Digest;
 use countersign_signature::sign::{Scheme, Signer};
@@ -201,8 +201,9 @@ async fn a_killed_run_is_gone_on_with() {
     let broken = outside.path("broken");
     for number in 0..10 {
         let mut process = outside.create(&broken, &images, &[]).stderr(Stdio::null()).spawn().unwrap();
-        // Spread over the time that a run takes.
-        std::thread::sleep(Duration::from_millis(3 + number * 11));
+        // Within the time that a run takes, and a little later each time.
+        let delay = Duration::from_millis(3 + chance(20) + number * 10);
+        std::thread::sleep(delay);
         process.kill().unwrap();
         process.wait().unwrap();
     }

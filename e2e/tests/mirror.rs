@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use countersign_clock::SystemClock;
 use countersign_e2e::{
-    Cosign, Outside, Process, Registry, RegistryKind, assert_isolated, countersign, free_port, layer,
+    Cosign, Outside, Process, Registry, RegistryKind, assert_isolated, chance, countersign, free_port, layer,
     push_image, run,
 };
 use countersign_manifest::{Descriptor, MANIFEST};
@@ -129,8 +129,9 @@ async fn a_killed_push_is_gone_on_with() {
         let mut push = Command::new(countersign());
         push.args(["mirror", "push"]).arg(&bundle).args(["--to", &url]);
         let mut process = push.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        // Spread over the time that a run takes.
-        std::thread::sleep(Duration::from_millis(3 + number * 23));
+        // Within the time that a run takes, and a little later each time.
+        let delay = Duration::from_millis(3 + chance(40) + number * 19);
+        std::thread::sleep(delay);
         process.kill().unwrap();
         process.wait().unwrap();
     }

@@ -89,12 +89,7 @@ pub enum DnsError {
 impl DnsError {
     /// Whether nobody answered, or somebody who could not.
     pub fn is_unreachable(&self) -> bool {
-        let Self::Api { error, .. } = self else { return false };
-        match &**error {
-            kube::Error::Api(status) => status.code >= 500 || status.code == 429,
-            kube::Error::HyperError(_) | kube::Error::Service(_) => true,
-            _ => false,
-        }
+        matches!(self, Self::Api { error, .. } if crate::is_unreachable(error))
     }
 }
 

@@ -1,9 +1,10 @@
 //! Kubernetes plumbing: what is read from and written to a cluster through its API server.
 //!
-//! So far there is cluster DNS: the override of one name in CoreDNS's Corefile ([`Dns`]). The one
-//! thing here that does not go through the API server is the question to each DNS endpoint,
-//! whether it answers as it should.
+//! So far there are the kinds of objects that the program reads ([`crds`]), and cluster DNS: the
+//! override of one name in CoreDNS's Corefile ([`Dns`]). The one thing here that does not go
+//! through the API server is the question to each DNS endpoint, whether it answers as it should.
 
+pub mod crds;
 mod dns;
 mod question;
 
@@ -32,6 +33,15 @@ pub async fn client(
         (None, None) => Config::infer().await.map_err(error)?,
     };
     Client::try_from(config).map_err(error)
+}
+
+/// Whether an error says that nobody answered, or somebody who could not.
+fn is_unreachable(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => status.code >= 500 || status.code == 429,
+        kube::Error::HyperError(_) | kube::Error::Service(_) => true,
+        _ => false,
+    }
 }
 
 /// A cluster that cannot be reached by what is given.

@@ -42,6 +42,42 @@ pub(crate) enum Command {
     /// The cluster's DNS
     #[command(subcommand)]
     Dns(DnsCommand),
+    /// The kinds of objects that a cluster has to know
+    #[command(subcommand)]
+    Crds(CrdsCommand),
+}
+
+/// Which cluster.
+#[derive(Args, Debug)]
+pub(crate) struct Cluster {
+    /// The kubeconfig file; as `kubectl` finds it where not given
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+
+    /// The context of the kubeconfig
+    #[arg(long, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CrdsCommand {
+    /// Make a cluster know Sites and policies, or bring what it knows up to date
+    Apply(CrdsApply),
+}
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "No version in which objects may be stored is taken away. A kind of Kyverno's that somebody else has \
+    brought is left as it is. Exit codes: 0 the cluster serves all of them, 1 one is not served in time, \
+    2 wrong usage or no permission, 3 the API server could not be reached."
+)]
+pub(crate) struct CrdsApply {
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+
+    /// Take over Kyverno's kinds from whoever has brought them
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -31,8 +31,7 @@ pub(crate) async fn run(command: &DnsOverride) -> Result<Exit> {
 }
 
 async fn dns(place: &DnsPlace) -> Result<Dns> {
-    let client = countersign_cluster::client(place.kubeconfig.as_deref(), place.context.as_deref());
-    let client = client.await.context("the cluster")?;
+    let client = crate::crds::client(&place.cluster).await?;
     let [namespace, config_map, key, service] =
         [&place.namespace, &place.config_map, &place.key, &place.service].map(Clone::clone);
     Ok(Dns::new(client, Place { namespace, config_map, key, service }))

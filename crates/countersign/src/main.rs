@@ -2,6 +2,7 @@
 
 mod bundle;
 mod cli;
+mod crds;
 mod demo;
 mod dns;
 mod endpoints;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         cli::Command::Serve(arguments) => runtime.block_on(serve::run(&arguments)),
         cli::Command::Bundle(command) => runtime.block_on(bundle::run(&command)),
         cli::Command::Node(command) => node::run(&command),
+        cli::Command::Crds(command) => runtime.block_on(crds::run(&command)),
         cli::Command::Dns(cli::DnsCommand::Override(command)) => runtime.block_on(dns::run(&command)),
         cli::Command::Mirror(command) => runtime.block_on(mirror::run(&command)),
         cli::Command::Registry(cli::RegistryCommand::Serve(arguments)) => {

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::Cluster;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum DnsCommand {
     /// Lead one name elsewhere for a while, in CoreDNS, for clients in the cluster
@@ -24,13 +26,8 @@ pub(crate) enum DnsOverride {
 /// Which cluster, and where its CoreDNS is.
 #[derive(Args, Debug)]
 pub(crate) struct DnsPlace {
-    /// The kubeconfig file; as `kubectl` finds it where not given
-    #[arg(long, value_name = "FILE")]
-    pub(crate) kubeconfig: Option<PathBuf>,
-
-    /// The context of the kubeconfig
-    #[arg(long, value_name = "NAME")]
-    pub(crate) context: Option<String>,
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
 
     /// The namespace of CoreDNS
     #[arg(long, value_name = "NAME", default_value = "kube-system")]
