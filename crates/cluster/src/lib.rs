@@ -1,15 +1,18 @@
 //! Kubernetes plumbing: what is read from and written to a cluster through its API server.
 //!
-//! So far there are the kinds of objects that the program reads ([`crds`]), and cluster DNS: the
+//! So far there are the kinds of objects that the program reads ([`crds`]), those objects as they
+//! are at the moment ([`Objects`]), and cluster DNS: the
 //! override of one name in CoreDNS's Corefile ([`Dns`]). The one thing here that does not go
 //! through the API server is the question to each DNS endpoint, whether it answers as it should.
 
 pub mod crds;
 mod dns;
+mod objects;
 mod question;
 
 pub use dns::{Dns, DnsError, Place, Waited};
 pub use kube::{Client, Config};
+pub use objects::{Objects, Snapshot};
 pub use question::{Answer, ask};
 
 /// A client by a kubeconfig file and one of its contexts; where neither is given, as `kubectl`

@@ -282,17 +282,24 @@ pub(crate) struct RegistryServe {
 #[derive(Args, Debug)]
 #[command(after_help = "The decision log goes to stdout, one JSON line for each verdict.")]
 pub(crate) struct ServeArguments {
-    /// Read Site and policies from files instead of a cluster; the one way there is so far
-    #[arg(long, required = true)]
+    /// Read Site and policies from files, and not from a cluster
+    #[arg(long, requires_all = ["site", "policies"], conflicts_with_all = ["kubeconfig", "context"])]
     pub(crate) standalone: bool,
 
     /// The Site
-    #[arg(long, value_name = "FILE")]
-    pub(crate) site: PathBuf,
+    #[arg(long, value_name = "FILE", requires = "standalone")]
+    pub(crate) site: Option<PathBuf>,
 
     /// A directory of policies (`*.yaml`, `*.yml`)
-    #[arg(long, value_name = "DIR")]
-    pub(crate) policies: PathBuf,
+    #[arg(long, value_name = "DIR", requires = "standalone")]
+    pub(crate) policies: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+
+    /// The namespace of the Secrets and ConfigMaps that the Site names
+    #[arg(long, value_name = "NAME", default_value = "countersign", conflicts_with = "standalone")]
+    pub(crate) namespace: String,
 
     /// Where proofs are kept, so that they outlive a restart; in memory where not given
     #[arg(long, value_name = "DIR")]

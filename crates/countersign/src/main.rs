@@ -7,6 +7,7 @@ mod demo;
 mod dns;
 mod endpoints;
 mod hosts_dir;
+mod live;
 mod mirror;
 mod node;
 mod policies;

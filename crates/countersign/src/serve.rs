@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use countersign_admission::{Limits, Service};
 use countersign_clock::SystemClock;
+use countersign_cluster::Objects;
 use countersign_evidence::{Directory, Memory, Store};
 use countersign_https::{Authority, Identity, ServeLimits};
 use countersign_policy::{Engine, Policy};
@@ -15,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{Exit, ServeArguments};
+use crate::live::{self, Live};
 use crate::{policies, site, sources};
 
 /// Serves until the process is asked to end.
@@ -25,22 +27,37 @@ pub(crate) async fn run(arguments: &ServeArguments) -> Result<Exit> {
         .with_current_span(false)
         .with_writer(std::io::stdout)
         .init();
-    let site = site::read(&arguments.site)?;
-    let load: Arc<SourceLoader> = Arc::new(site::loader(&arguments.site));
-    let policies = policies::in_directory(&arguments.policies, &policies::site_keys(&site, &*load)?)?;
-    let count = policies.len();
     let store: Arc<dyn Store> = match &arguments.evidence {
         Some(path) => Arc::new(Directory::open(path).context("--evidence")?),
         None => Arc::new(Memory::default()),
     };
-    let service = webhook(&site, policies, load, store)?;
     let tls = Arc::new(countersign_https::server(&identity(arguments)?).context("the serving certificate")?);
-    let listener = TcpListener::bind(arguments.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", arguments.listen))?;
-    talk(&format!("serving {count} policies on https://{}", listener.local_addr()?));
-    let handler = move |request| Arc::clone(&service).answer(request);
+    let bind = async || {
+        let listener = TcpListener::bind(arguments.listen).await;
+        listener.with_context(|| format!("cannot listen on {}", arguments.listen))
+    };
+    if let (Some(site_path), Some(directory)) = (&arguments.site, &arguments.policies) {
+        let site = site::read(site_path)?;
+        let load: Arc<SourceLoader> = Arc::new(site::loader(site_path));
+        let policies = policies::in_directory(directory, &policies::site_keys(&site, &*load)?)?;
+        let count = policies.len();
+        let service = webhook(&site, policies, load, store)?;
+        let listener = bind().await?;
+        talk(&format!("serving {count} policies on https://{}", listener.local_addr()?));
+        let handler = move |request| Arc::clone(&service).answer(request);
+        countersign_https::serve(listener, Some(tls), ServeLimits::DEFAULT, handler, asked_to_end()?).await;
+        return Ok(Exit::Good);
+    }
+    let client = crate::crds::client(&arguments.cluster).await?;
+    let objects = Objects::watch(&client, &arguments.namespace);
+    let listener = bind().await?;
+    talk(&format!("serving what the cluster says on https://{}", listener.local_addr()?));
+    let live = Arc::new(Live::default());
+    // It ends with the process.
+    let following = tokio::spawn(live::follow(objects, store, Arc::clone(&live)));
+    let handler = move |request| Arc::clone(&live).answer(request);
     countersign_https::serve(listener, Some(tls), ServeLimits::DEFAULT, handler, asked_to_end()?).await;
+    following.abort();
     Ok(Exit::Good)
 }
 
