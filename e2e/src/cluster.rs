@@ -100,6 +100,11 @@ impl ControlPlane {
         plane
     }
 
+    /// Where the API server listens on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// A kubeconfig for whoever may do everything.
     pub fn kubeconfig(&self) -> String {
         self.kubeconfig_at(self.port)

@@ -22,11 +22,16 @@ impl Cluster {
     }
 
     async fn apply(&self, more: &[&str]) -> String {
+        let (code, err) = self.try_apply(more).await;
+        assert_eq!(code, 0, "{err}");
+        err
+    }
+
+    async fn try_apply(&self, more: &[&str]) -> (i32, String) {
         let mut crds = Command::new(countersign());
         crds.args(["crds", "apply", "--kubeconfig"]).arg(self.directory.path().join("kubeconfig")).args(more);
         let (code, _, err) = tokio::task::spawn_blocking(move || run(&mut crds)).await.unwrap();
-        assert_eq!(code, 0, "{err}");
-        err
+        (code, err)
     }
 
     async fn post(&self, path: &str, object: &Value) -> Value {
@@ -62,11 +67,10 @@ async fn a_cluster_learns_the_kinds_and_loses_nothing() {
     cluster.plane.until("v9 is served", served).await;
     cluster.post(of_old, &old).await;
 
-    let said = cluster.apply(&[]).await;
-    assert_eq!(said.matches(" is made").count(), 2, "{said}");
-    assert!(said.contains("policies.kyverno.io is somebody else's"), "{said}");
-    let said = cluster.apply(&[]).await;
-    assert_eq!(said.matches(" is there").count(), 2, "{said}");
+    // It is somebody else's, and does not serve what is read.
+    let (code, said) = cluster.try_apply(&[]).await;
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("policies.kyverno.io, version v1, is not served"), "{said}");
     let said = cluster.apply(&["--force"]).await;
     assert!(said.contains("policies.kyverno.io is brought up to date"), "{said}");
     let (_, found) =
@@ -84,6 +88,18 @@ async fn a_cluster_learns_the_kinds_and_loses_nothing() {
         let read = async || cluster.plane.call(Method::GET, &path, None).await.1["spec"]["x"] == 1;
         cluster.plane.until("the old object is there in both", read).await;
     }
+
+    let said = cluster.apply(&[]).await;
+    assert_eq!(said.matches(" is there").count(), 3, "{said}");
+    // Somebody else's that serves stays as it is.
+    let theirs = format!("{DEFINITIONS}/clusterpolicies.kyverno.io");
+    assert_eq!(cluster.plane.call(Method::DELETE, &theirs, None).await.0, 200);
+    let gone = async || cluster.plane.call(Method::GET, &theirs, None).await.0 == 404;
+    cluster.plane.until("the definition is gone", gone).await;
+    cluster.post(DEFINITIONS, &foreign("clusterpolicies", "ClusterPolicy", "Cluster", "v1")).await;
+    let said = cluster.apply(&[]).await;
+    assert!(said.contains("clusterpolicies.kyverno.io is somebody else's"), "{said}");
+    cluster.apply(&["--force"]).await;
 
     // Nothing of a spec is taken away, whatever it says.
     for (path, kind) in [

@@ -175,8 +175,20 @@ async fn what_the_cluster_says_acts_within_seconds_and_what_is_not_good_does_not
     assert_eq!(status, 200);
     cluster.stays("no key", Pinned, Denied).await;
     cluster.post(KEYS, &Cluster::keys(&cluster.public())).await;
-    cluster.patch(&check, &json!({ "spec": { "rules": rules } })).await;
+    cluster.patch(&check, &json!({ "spec": { "rules": rules.clone() } })).await;
     cluster.soon("all is well again", Pinned, Denied).await;
+
+    // A key that is taken out of the Site is gone, whatever a policy was before.
+    cluster
+        .patch(&check, &json!({ "spec": { "rules": [{ "name": "site-keys", "verifyImages": 7 }] } }))
+        .await;
+    cluster.stays("a policy that is not good", Pinned, Denied).await;
+    cluster.patch(&site, &json!({ "spec": { "trust": null } })).await;
+    cluster.soon("no key in the Site", Denied, Denied).await;
+    let keys = json!({ "keys": { "vendor": { "secret": { "name": "keys", "key": "vendor.pub" } } } });
+    cluster.patch(&site, &json!({ "spec": { "trust": keys } })).await;
+    cluster.patch(&check, &json!({ "spec": { "rules": rules } })).await;
+    cluster.soon("the key again", Pinned, Denied).await;
 
     // A policy that goes is gone; one of a namespace counts there.
     let checked = cluster.plane.call(Method::GET, &check, None).await.1;
@@ -192,5 +204,6 @@ async fn what_the_cluster_says_acts_within_seconds_and_what_is_not_good_does_not
     for words in ["the last one that was stays in force", "the last version that was good stays in force"] {
         assert!(log.contains(words), "{words}: {log}");
     }
-    assert!(!log.contains("BEGIN PUBLIC KEY"), "no key in a log");
+    let text = cluster.public();
+    assert!(!log.contains(text.lines().nth(1).unwrap()), "what a Secret holds is in no log");
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::Value;
 
@@ -31,7 +31,7 @@ pub enum Applied {
     Changed,
     /// It was there.
     Same,
-    /// It is somebody else's, and serves.
+    /// It is somebody else's, and serves what is read.
     Left,
 }
 
@@ -48,7 +48,7 @@ pub enum CrdError {
         error: Box<kube::Error>,
     },
     /// It is not served in time.
-    #[error("{0} is not served yet: see its conditions")]
+    #[error("{0} is not served: see the conditions of the definition, or take it over with --force")]
     NotServed(String),
     /// A file of this program is not what it should be.
     #[error("a definition cannot be read: {0}")]
@@ -70,69 +70,109 @@ impl CrdError {
 ///
 /// The first that cannot be applied; those before it are.
 pub async fn apply(client: &Client, force: bool) -> Result<Vec<(String, Applied)>, CrdError> {
-    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     let mut done = Vec::new();
     for text in DEFINITIONS {
         let definition =
             countersign_yaml::document(text).map_err(|error| CrdError::Malformed(error.to_string()))?;
         let name = definition["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        let applied = one(&api, &name, definition, force).await?;
+        let one = One { client, name: &name, kind: ApiResource::erase::<CustomResourceDefinition>(&()) };
+        let applied = one.apply(definition, force).await?;
         done.push((name, applied));
     }
     Ok(done)
 }
 
-async fn one(
-    api: &Api<CustomResourceDefinition>,
-    name: &str,
-    mut definition: Value,
-    force: bool,
-) -> Result<Applied, CrdError> {
-    let failed = |error| CrdError::Api { name: name.to_owned(), error: Box::new(error) };
-    let before = api.get_opt(name).await.map_err(failed)?;
-    if let Some(before) = &before {
-        let managers = before.metadata.managed_fields.iter().flatten();
-        let ours = managers.filter_map(|fields| fields.manager.as_deref()).any(|manager| manager == MANAGER);
-        if before.spec.group == SHARED && !ours && !force {
-            return Ok(Applied::Left);
-        }
-        keep_versions(&mut definition, before).map_err(CrdError::Malformed)?;
+/// One definition, as it is written: nothing that this program does not know is lost.
+struct One<'a> {
+    client: &'a Client,
+    name: &'a str,
+    kind: ApiResource,
+}
+
+impl One<'_> {
+    fn failed(&self, error: kube::Error) -> CrdError {
+        CrdError::Api { name: self.name.to_owned(), error: Box::new(error) }
     }
-    let parameters = PatchParams::apply(MANAGER).force();
-    let after = api.patch(name, &parameters, &Patch::Apply(&definition)).await.map_err(failed)?;
-    served(api, name).await?;
-    Ok(match before {
-        None => Applied::Made,
-        Some(before) if before.metadata.generation == after.metadata.generation => Applied::Same,
-        Some(_) => Applied::Changed,
+
+    fn api(&self) -> Api<DynamicObject> {
+        Api::all_with(self.client.clone(), &self.kind)
+    }
+
+    async fn apply(&self, mut definition: Value, force: bool) -> Result<Applied, CrdError> {
+        let api = self.api();
+        let before = api.get_opt(self.name).await.map_err(|error| self.failed(error))?;
+        if let Some(before) = &before {
+            let spec = &before.data["spec"];
+            if spec["group"] == SHARED && !is_open(spec) && !force {
+                // It has to serve what is read all the same.
+                let reads = ["v1".to_owned()];
+                self.served(&definition, &reads, ROUND * 10).await?;
+                return Ok(Applied::Left);
+            }
+            keep_versions(&mut definition, spec).map_err(CrdError::Malformed)?;
+        }
+        let parameters = PatchParams::apply(MANAGER).force();
+        let after = api.patch(self.name, &parameters, &Patch::Apply(&definition)).await;
+        let after = after.map_err(|error| self.failed(error))?;
+        let versions = definition["spec"]["versions"].as_array().into_iter().flatten();
+        let served = versions.filter(|version| version["served"] == true);
+        let served: Vec<String> =
+            served.filter_map(|version| version["name"].as_str().map(ToOwned::to_owned)).collect();
+        self.served(&definition, &served, PATIENCE).await?;
+        Ok(match before {
+            None => Applied::Made,
+            Some(before) if before.metadata.generation == after.metadata.generation => Applied::Same,
+            Some(_) => Applied::Changed,
+        })
+    }
+
+    /// Waits until objects of these versions can be read.
+    async fn served(
+        &self,
+        definition: &Value,
+        versions: &[String],
+        patience: Duration,
+    ) -> Result<(), CrdError> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (group, names) = (text(&definition["spec"]["group"]), &definition["spec"]["names"]);
+        let mut left: Vec<&String> = versions.iter().collect();
+        for _ in 0..patience.as_millis() / ROUND.as_millis() {
+            let Some(version) = left.last() else { return Ok(()) };
+            let kind = GroupVersionKind::gvk(&group, version, &text(&names["kind"]));
+            let kind = ApiResource::from_gvk_with_plural(&kind, &text(&names["plural"]));
+            let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind);
+            match api.list(&ListParams::default().limit(1)).await {
+                Ok(_) => _ = left.pop(),
+                Err(kube::Error::Api(status)) if status.code == 404 => tokio::time::sleep(ROUND).await,
+                Err(error) => return Err(self.failed(error)),
+            }
+        }
+        let version = left.last().map(|version| version.as_str()).unwrap_or_default();
+        Err(CrdError::NotServed(format!("{}, version {version},", self.name)))
+    }
+}
+
+/// Whether a definition takes any `spec`, as ours do: then it is one of ours, or as good as one.
+fn is_open(spec: &Value) -> bool {
+    let versions = spec["versions"].as_array().into_iter().flatten();
+    versions.filter(|version| version["name"] == "v1").any(|version| {
+        let schema = &version["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        schema["x-kubernetes-preserve-unknown-fields"] == true && schema["properties"].is_null()
     })
 }
 
 /// Versions that are there and that we do not know stay, for objects may be stored in them.
-fn keep_versions(definition: &mut Value, before: &CustomResourceDefinition) -> Result<(), String> {
+fn keep_versions(definition: &mut Value, before: &Value) -> Result<(), String> {
     let wrong = || "`spec.versions` is not a list".to_owned();
     let versions = definition["spec"]["versions"].as_array_mut().ok_or_else(wrong)?;
-    for version in &before.spec.versions {
-        if versions.iter().any(|own| own["name"] == version.name.as_str()) {
+    for version in before["versions"].as_array().ok_or_else(wrong)? {
+        if versions.iter().any(|own| own["name"] == version["name"]) {
             continue;
         }
-        let mut version = serde_json::to_value(version).map_err(|error| error.to_string())?;
+        let mut version = version.clone();
         // There is one in which objects are stored from now on.
         version["storage"] = Value::Bool(false);
         versions.push(version);
     }
     Ok(())
-}
-
-async fn served(api: &Api<CustomResourceDefinition>, name: &str) -> Result<(), CrdError> {
-    for _ in 0..PATIENCE.as_millis() / ROUND.as_millis() {
-        let found = api.get(name).await;
-        let found = found.map_err(|error| CrdError::Api { name: name.to_owned(), error: Box::new(error) })?;
-        let conditions = found.status.and_then(|status| status.conditions).unwrap_or_default();
-        if conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True") {
-            return Ok(());
-        }
-        tokio::time::sleep(ROUND).await;
-    }
-    Err(CrdError::NotServed(name.to_owned()))
 }

@@ -1,19 +1,24 @@
 //! Kubernetes plumbing: what is read from and written to a cluster through its API server.
 //!
 //! So far there are the kinds of objects that the program reads ([`crds`]), those objects as they
-//! are at the moment ([`Objects`]), and cluster DNS: the
+//! are at the moment ([`Objects`]), who of several replicas leads ([`Candidate`]), and cluster DNS: the
 //! override of one name in CoreDNS's Corefile ([`Dns`]). The one thing here that does not go
 //! through the API server is the question to each DNS endpoint, whether it answers as it should.
 
 pub mod crds;
 mod dns;
+mod lease;
 mod objects;
 mod question;
 
 pub use dns::{Dns, DnsError, Place, Waited};
 pub use kube::{Client, Config};
-pub use objects::{Objects, Snapshot};
+pub use lease::{Candidate, LeaseTiming};
+pub use objects::{Objects, Snapshot, Texts, WatchEnded};
 pub use question::{Answer, ask};
+
+/// How long the API server may say nothing.
+const READ_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// A client by a kubeconfig file and one of its contexts; where neither is given, as `kubectl`
 /// finds them, and inside a cluster by its service account.
@@ -27,7 +32,7 @@ pub async fn client(
 ) -> Result<Client, ClientError> {
     let options =
         kube::config::KubeConfigOptions { context: context.map(ToOwned::to_owned), ..Default::default() };
-    let config = match (kubeconfig, context) {
+    let mut config = match (kubeconfig, context) {
         (Some(path), _) => {
             let file = kube::config::Kubeconfig::read_from(path).map_err(error)?;
             Config::from_custom_kubeconfig(file, &options).await.map_err(error)?
@@ -35,6 +40,9 @@ pub async fn client(
         (None, Some(_)) => Config::from_kubeconfig(&options).await.map_err(error)?,
         (None, None) => Config::infer().await.map_err(error)?,
     };
+    // A line that is dead does not say so: watches end by themselves before that.
+    config.read_timeout = Some(READ_TIMEOUT);
+    config.reset_reader_on_write = true;
     Client::try_from(config).map_err(error)
 }
 

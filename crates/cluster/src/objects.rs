@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::reflector::{Lookup, Store, store};
@@ -19,17 +19,23 @@ use tokio::task::JoinSet;
 /// The name of the Site that counts.
 const SITE: &str = "default";
 
-/// What there is, at one moment.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// Texts by name of the object and key; `None` where it is no text.
+pub type Texts = BTreeMap<String, BTreeMap<String, Option<String>>>;
+
+/// How long a watch lasts before it is begun anew, in seconds: less than a line may be silent.
+const WATCH: u32 = 30;
+
+/// What there is, at one moment. It holds secrets, and is nothing to be printed.
+#[derive(Clone, Default, PartialEq)]
 pub struct Snapshot {
     /// The Site, as it is stored; `None` where there is none.
     pub site: Option<Value>,
     /// Policies, cluster-wide and namespaced, in the order of their names.
     pub policies: Vec<Value>,
     /// Texts of Secrets in the program's namespace, by name and key.
-    pub secrets: BTreeMap<String, BTreeMap<String, String>>,
+    pub secrets: Texts,
     /// Texts of ConfigMaps in the program's namespace, by name and key.
-    pub config_maps: BTreeMap<String, BTreeMap<String, String>>,
+    pub config_maps: Texts,
 }
 
 /// Watches them until it is dropped.
@@ -39,8 +45,13 @@ pub struct Objects {
     secrets: Store<Secret>,
     config_maps: Store<ConfigMap>,
     changes: watch::Receiver<u64>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
+
+/// Somebody who watched has ended, which nobody should.
+#[derive(Debug, thiserror::Error)]
+#[error("a watch of the cluster has ended")]
+pub struct WatchEnded;
 
 impl Objects {
     /// Begins to watch; `namespace` is where Secrets and ConfigMaps are read.
@@ -63,7 +74,7 @@ impl Objects {
         let secrets = follow(secrets, (), "secrets", &changed, &mut tasks);
         let config_maps = Api::namespaced(client.clone(), namespace);
         let config_maps = follow(config_maps, (), "configmaps", &changed, &mut tasks);
-        Self { sites, policies, secrets, config_maps, changes, _tasks: tasks }
+        Self { sites, policies, secrets, config_maps, changes, tasks }
     }
 
     /// Waits until all of them have been read once.
@@ -77,9 +88,25 @@ impl Objects {
         _ = self.config_maps.wait_until_ready().await;
     }
 
+    /// The kinds that have not been read yet.
+    pub fn unread(&self) -> Vec<&'static str> {
+        let [cluster, namespaced] = &self.policies;
+        let read = [
+            ("sites", self.sites.wait_until_ready().now_or_never().is_some()),
+            ("clusterpolicies", cluster.wait_until_ready().now_or_never().is_some()),
+            ("policies", namespaced.wait_until_ready().now_or_never().is_some()),
+            ("secrets", self.secrets.wait_until_ready().now_or_never().is_some()),
+            ("configmaps", self.config_maps.wait_until_ready().now_or_never().is_some()),
+        ];
+        read.into_iter().filter(|(_, read)| !read).map(|(kind, _)| kind).collect()
+    }
+
     /// Waits until something has changed since the last time.
-    pub async fn changed(&mut self) {
-        _ = self.changes.changed().await;
+    pub async fn changed(&mut self) -> Result<(), WatchEnded> {
+        tokio::select! {
+            changed = self.changes.changed() => changed.map_err(|_| WatchEnded),
+            _ = self.tasks.join_next() => Err(WatchEnded),
+        }
     }
 
     /// What there is.
@@ -103,15 +130,14 @@ impl Objects {
         policies.sort_by_key(name);
         let secrets = self.secrets.state().into_iter().filter_map(|secret| {
             let texts = secret.data.iter().flatten();
-            let texts = texts
-                .filter_map(|(key, bytes)| Some((key.clone(), String::from_utf8(bytes.0.clone()).ok()?)));
+            let texts = texts.map(|(key, bytes)| (key.clone(), String::from_utf8(bytes.0.clone()).ok()));
             Some((secret.metadata.name.clone()?, texts.collect()))
         });
-        let config_maps = self
-            .config_maps
-            .state()
-            .into_iter()
-            .filter_map(|map| Some((map.metadata.name.clone()?, map.data.clone().unwrap_or_default())));
+        let config_maps = self.config_maps.state().into_iter().filter_map(|map| {
+            let texts = map.data.iter().flatten().map(|(key, text)| (key.clone(), Some(text.clone())));
+            let others = map.binary_data.iter().flatten().map(|(key, _)| (key.clone(), None));
+            Some((map.metadata.name.clone()?, texts.chain(others).collect()))
+        });
         Snapshot { site, policies, secrets: secrets.collect(), config_maps: config_maps.collect() }
     }
 }
@@ -151,7 +177,8 @@ where
     let reader = writer.as_reader();
     let (changed, what) = (Arc::clone(changed), what.to_owned());
     tasks.spawn(async move {
-        let events = watcher(api, watcher::Config::default()).default_backoff().reflect(writer);
+        let events =
+            watcher(api, watcher::Config::default().timeout(WATCH)).default_backoff().reflect(writer);
         let mut events = std::pin::pin!(events.map_err(|error| error.to_string()));
         while let Some(event) = events.next().await {
             match event {

@@ -1,12 +1,14 @@
 //! `countersign serve`: the admission webhooks.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use countersign_admission::{Limits, Service};
 use countersign_clock::SystemClock;
-use countersign_cluster::Objects;
+use countersign_cluster::{Candidate, Dns, LeaseTiming, Objects, Place};
 use countersign_evidence::{Directory, Memory, Store};
 use countersign_https::{Authority, Identity, ServeLimits};
 use countersign_policy::{Engine, Policy};
@@ -14,6 +16,7 @@ use countersign_site::Site;
 use countersign_verifier::{Rules, SourceLoader, Verifier};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::cli::{Exit, ServeArguments};
 use crate::live::{self, Live};
@@ -52,13 +55,41 @@ pub(crate) async fn run(arguments: &ServeArguments) -> Result<Exit> {
     let objects = Objects::watch(&client, &arguments.namespace);
     let listener = bind().await?;
     talk(&format!("serving what the cluster says on https://{}", listener.local_addr()?));
-    let live = Arc::new(Live::default());
-    // It ends with the process.
-    let following = tokio::spawn(live::follow(objects, store, Arc::clone(&live)));
-    let handler = move |request| Arc::clone(&live).answer(request);
-    countersign_https::serve(listener, Some(tls), ServeLimits::DEFAULT, handler, asked_to_end()?).await;
-    following.abort();
-    Ok(Exit::Good)
+    let live = Arc::new(Live::new());
+    let (leading, leads) = watch::channel(false);
+    let clock = Arc::new(SystemClock::default());
+    let candidate = Candidate::new(
+        &client,
+        &arguments.namespace,
+        LEASE,
+        &identity_of_this(),
+        LeaseTiming::DEFAULT,
+        clock,
+    );
+    let own = Arc::clone(&live);
+    let handler = move |request| Arc::clone(&own).answer(request);
+    let end = asked_to_end()?;
+    let result = tokio::select! {
+        ended = live::follow(objects, store, live) => Err(ended.into()),
+        () = candidate.run(&leading) => Ok(Exit::Good),
+        () = live::lead(Dns::new(client.clone(), Place::default()), leads) => Ok(Exit::Good),
+        () = countersign_https::serve(listener, Some(tls), ServeLimits::DEFAULT, handler, end) => Ok(Exit::Good),
+    };
+    // Another one may lead at once.
+    _ = tokio::time::timeout(RELEASE, candidate.release()).await;
+    result
+}
+
+/// The lease that one of all replicas holds.
+const LEASE: &str = "countersign";
+/// How long giving it up may take.
+const RELEASE: Duration = Duration::from_secs(2);
+
+/// A name that no other process has.
+fn identity_of_this() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "countersign".to_owned());
+    let random = RandomState::new().build_hasher().finish();
+    format!("{host}-{random:016x}")
 }
 
 /// Completes when the process is asked to end.
