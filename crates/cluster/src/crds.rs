@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::Value;
 
@@ -11,6 +11,8 @@ use serde_json::Value;
 const MANAGER: &str = "countersign";
 /// How long the API server may take to serve a new kind.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long for a kind that somebody else has brought, which should be there.
+const OTHERS: Duration = Duration::from_secs(5);
 const ROUND: Duration = Duration::from_millis(200);
 /// The group whose kinds another program may have brought, too.
 const SHARED: &str = "kyverno.io";
@@ -106,7 +108,7 @@ impl One<'_> {
             if spec["group"] == SHARED && !is_open(spec) && !force {
                 // It has to serve what is read all the same.
                 let reads = ["v1".to_owned()];
-                self.served(&definition, &reads, ROUND * 10).await?;
+                self.served(&definition, &reads, OTHERS).await?;
                 return Ok(Applied::Left);
             }
             keep_versions(&mut definition, spec).map_err(CrdError::Malformed)?;
@@ -126,7 +128,7 @@ impl One<'_> {
         })
     }
 
-    /// Waits until objects of these versions can be read.
+    /// Waits until the API server says that it serves these versions.
     async fn served(
         &self,
         definition: &Value,
@@ -134,21 +136,27 @@ impl One<'_> {
         patience: Duration,
     ) -> Result<(), CrdError> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let (group, names) = (text(&definition["spec"]["group"]), &definition["spec"]["names"]);
-        let mut left: Vec<&String> = versions.iter().collect();
-        for _ in 0..patience.as_millis() / ROUND.as_millis() {
-            let Some(version) = left.last() else { return Ok(()) };
-            let kind = GroupVersionKind::gvk(&group, version, &text(&names["kind"]));
-            let kind = ApiResource::from_gvk_with_plural(&kind, &text(&names["plural"]));
-            let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind);
-            match api.list(&ListParams::default().limit(1)).await {
-                Ok(_) => _ = left.pop(),
-                Err(kube::Error::Api(status)) if status.code == 404 => tokio::time::sleep(ROUND).await,
-                Err(error) => return Err(self.failed(error)),
-            }
+        let spec = &definition["spec"];
+        let (group, plural) = (text(&spec["group"]), text(&spec["names"]["plural"]));
+        for version in versions {
+            // Discovery is for everybody who may log in.
+            let known = async {
+                loop {
+                    match self.client.list_api_group_resources(&format!("{group}/{version}")).await {
+                        Ok(list) if list.resources.iter().any(|resource| resource.name == plural) => {
+                            return Ok(());
+                        }
+                        Ok(_) => {}
+                        Err(kube::Error::Api(status)) if status.code == 404 => {}
+                        Err(error) => return Err(self.failed(error)),
+                    }
+                    tokio::time::sleep(ROUND).await;
+                }
+            };
+            let late = || CrdError::NotServed(format!("{}, version {version},", self.name));
+            tokio::time::timeout(patience, known).await.map_err(|_| late())??;
         }
-        let version = left.last().map(|version| version.as_str()).unwrap_or_default();
-        Err(CrdError::NotServed(format!("{}, version {version},", self.name)))
+        Ok(())
     }
 }
 

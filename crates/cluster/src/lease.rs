@@ -35,6 +35,9 @@ impl LeaseTiming {
     };
 }
 
+/// How often it is tried to give a lease up.
+const RELEASES: usize = 3;
+
 /// One who would lead.
 pub struct Candidate {
     api: Api<Lease>,
@@ -80,7 +83,8 @@ impl Candidate {
         };
         loop {
             let begun = Instant::now();
-            let left = renewed.map_or(deadline, |at| deadline.saturating_sub(at.elapsed()));
+            // One request that is not answered leaves time for another one.
+            let left = renewed.map_or(deadline, |at| deadline.saturating_sub(at.elapsed())).min(deadline / 2);
             match tokio::time::timeout(left, self.attempt(&mut seen)).await {
                 Ok(Ok(true)) => renewed = Some(begun),
                 Ok(Ok(false)) => renewed = None,
@@ -146,11 +150,18 @@ impl Candidate {
 
     /// Gives the lease up, if it is held: for whoever ends.
     pub async fn release(&self) {
-        let Ok(Some(mut lease)) = self.api.get_opt(&self.name).await else { return };
-        let Some(spec) = &mut lease.spec else { return };
-        if spec.holder_identity.as_deref() == Some(self.identity.as_str()) {
+        // A renewal may still be on its way.
+        for _ in 0..RELEASES {
+            let Ok(Some(mut lease)) = self.api.get_opt(&self.name).await else { return };
+            let Some(spec) = &mut lease.spec else { return };
+            if spec.holder_identity.as_deref() != Some(self.identity.as_str()) {
+                return;
+            }
             spec.holder_identity = None;
-            _ = self.api.replace(&self.name, &PostParams::default(), &lease).await;
+            match self.api.replace(&self.name, &PostParams::default(), &lease).await {
+                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                _ => return,
+            }
         }
     }
 }

@@ -43,6 +43,8 @@ pub async fn client(
     // A line that is dead does not say so: watches end by themselves before that.
     config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true;
+    // Whoever asks again knows best when.
+    config.default_retry = false;
     Client::try_from(config).map_err(error)
 }
 

@@ -78,14 +78,17 @@ impl Objects {
     }
 
     /// Waits until all of them have been read once.
-    pub async fn ready(&self) {
-        // None of the tasks ends before this is dropped.
-        _ = self.sites.wait_until_ready().await;
+    ///
+    /// # Errors
+    ///
+    /// Somebody who watched has ended before.
+    pub async fn ready(&self) -> Result<(), WatchEnded> {
+        self.sites.wait_until_ready().await.map_err(|_| WatchEnded)?;
         for policies in &self.policies {
-            _ = policies.wait_until_ready().await;
+            policies.wait_until_ready().await.map_err(|_| WatchEnded)?;
         }
-        _ = self.secrets.wait_until_ready().await;
-        _ = self.config_maps.wait_until_ready().await;
+        self.secrets.wait_until_ready().await.map_err(|_| WatchEnded)?;
+        self.config_maps.wait_until_ready().await.map_err(|_| WatchEnded)
     }
 
     /// The kinds that have not been read yet.

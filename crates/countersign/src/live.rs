@@ -72,14 +72,19 @@ fn plain(status: StatusCode, text: String) -> Response<Body> {
 
 /// Follows a cluster; it ends only with an error.
 pub(crate) async fn follow(mut objects: Objects, store: Arc<dyn Store>, live: Arc<Live>) -> WatchEnded {
-    while tokio::time::timeout(UNREAD, objects.ready()).await.is_err() {
+    loop {
+        match tokio::time::timeout(UNREAD, objects.ready()).await {
+            Ok(Ok(())) => break,
+            Ok(Err(ended)) => return ended,
+            Err(_) => {}
+        }
         let kinds = objects.unread().join(", ");
         let why =
             format!("not read yet: {kinds} (`countersign crds apply` brings them; or there is no right to)");
         tracing::warn!("{why}");
         live.set(State::Waiting(why));
     }
-    let mut maker = Maker { store, site: None, policies: BTreeMap::new(), documents: Vec::new() };
+    let mut maker = Maker { store, site: None, policies: BTreeMap::new(), documents: None };
     loop {
         let snapshot = objects.snapshot();
         // Whatever an object makes of it, those that were good stay in force.
@@ -144,8 +149,8 @@ struct Maker {
     /// The last version of each policy that was good as a whole, as it was written: it is read with
     /// the keys of the present.
     policies: BTreeMap<String, Value>,
-    /// The policies of last time.
-    documents: Vec<Value>,
+    /// The policies of last time; `None` where that did not come to its end.
+    documents: Option<Vec<Value>>,
 }
 
 /// A Site with all that it names, and who verifies by it.
@@ -161,6 +166,8 @@ struct Good {
 impl Maker {
     fn make(&mut self, snapshot: &Snapshot) -> Made {
         let mut why = String::new();
+        // Put back only where all of it was taken up.
+        let before = self.documents.take();
         let changed = match self.good(snapshot) {
             Ok(None) => false,
             Ok(Some(good)) => {
@@ -179,13 +186,15 @@ impl Maker {
             }
         };
         let Some(Good { site, keys, verifier, .. }) = self.site.clone() else { return Made::Nothing(why) };
-        if !changed && snapshot.policies == self.documents {
+        if !changed && before.as_ref() == Some(&snapshot.policies) {
+            self.documents = before;
             return Made::Same;
         }
         let policies = self.policies(&snapshot.policies, &keys);
-        self.documents.clone_from(&snapshot.policies);
         tracing::info!(policies = policies.len(), mode = ?site.mode, "policies and Site are in force");
-        Made::Service(Service::new(Engine::new(policies, site), verifier, Limits::DEFAULT))
+        let service = Service::new(Engine::new(policies, site), verifier, Limits::DEFAULT);
+        self.documents = Some(snapshot.policies.clone());
+        Made::Service(service)
     }
 
     /// The Site of this moment, if it and all that it names is good; `None` if it is the last one.
@@ -223,7 +232,7 @@ impl Maker {
     fn policies(&mut self, documents: &[Value], keys: &BTreeMap<String, String>) -> Vec<Policy> {
         let mut found = Vec::new();
         for document in documents {
-            let Some(policy) = countersign_policy::load(document, keys) else { continue };
+            let Some(policy) = read(document, keys) else { continue };
             for warning in &policy.warnings {
                 tracing::warn!(policy = policy.name, "{warning}");
             }
@@ -235,8 +244,7 @@ impl Maker {
                 found.push(policy);
                 continue;
             }
-            let before =
-                self.policies.get(&policy.name).and_then(|good| countersign_policy::load(good, keys));
+            let before = self.policies.get(&policy.name).and_then(|good| read(good, keys));
             found.push(match before {
                 // Where a key of it is gone by now, it denies what it selects.
                 Some(before) => {
@@ -250,6 +258,16 @@ impl Maker {
         self.policies.retain(|name, _| names.contains(name));
         found
     }
+}
+
+/// Reads a policy; one that the reader breaks on is none, and the others go on.
+fn read(document: &Value, keys: &BTreeMap<String, String>) -> Option<Policy> {
+    let read = std::panic::catch_unwind(|| countersign_policy::load(document, keys));
+    read.unwrap_or_else(|_| {
+        let name = document["metadata"]["name"].as_str().unwrap_or_default();
+        tracing::error!(policy = name, "the reader of policies breaks on it: it is left out");
+        None
+    })
 }
 
 /// Reads what a source names, of this moment.

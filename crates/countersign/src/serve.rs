@@ -66,15 +66,27 @@ pub(crate) async fn run(arguments: &ServeArguments) -> Result<Exit> {
         LeaseTiming::DEFAULT,
         clock,
     );
-    let own = Arc::clone(&live);
-    let handler = move |request| Arc::clone(&own).answer(request);
-    let end = asked_to_end()?;
-    let result = tokio::select! {
-        ended = live::follow(objects, store, live) => Err(ended.into()),
-        () = candidate.run(&leading) => Ok(Exit::Good),
-        () = live::lead(Dns::new(client.clone(), Place::default()), leads) => Ok(Exit::Good),
-        () = countersign_https::serve(listener, Some(tls), ServeLimits::DEFAULT, handler, end) => Ok(Exit::Good),
+    // Of its own, for it may be at work for a while.
+    let mut following = tokio::spawn(live::follow(objects, store, Arc::clone(&live)));
+    let mut result = Ok(Exit::Good);
+    let asked = asked_to_end()?;
+    // Requests under way come to their end either way.
+    let end = async {
+        tokio::select! {
+            () = asked => {}
+            ended = &mut following => result = match ended {
+                Ok(ended) => Err(ended.into()),
+                Err(error) => Err(error.into()),
+            },
+        }
     };
+    let handler = move |request| Arc::clone(&live).answer(request);
+    tokio::select! {
+        () = candidate.run(&leading) => {}
+        () = live::lead(Dns::new(client.clone(), Place::default()), leads) => {}
+        () = countersign_https::serve(listener, Some(tls), ServeLimits::DEFAULT, handler, end) => {}
+    }
+    following.abort();
     // Another one may lead at once.
     _ = tokio::time::timeout(RELEASE, candidate.release()).await;
     result
