@@ -2,23 +2,21 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use countersign_clock::{Clock as _, SystemClock};
 use countersign_layout::Layout;
 use countersign_mirrors::{Finding, Release, Settings, Severity};
-use countersign_node::{Ctr, Imported, Paths};
+use countersign_node::{Ctr, Imported, Paths, write};
 use countersign_reference::Reference;
 use countersign_site::{Site, Source};
 use serde_json::json;
 
 use crate::bundle::image_keys;
 use crate::cli::{Exit, NodeApply, NodeCheck, NodeCommand, NodePlace, NodeRender, NodeRules, Output};
-use crate::hosts_dir;
 use crate::serve::talk;
 use crate::site::{self, warn};
 
@@ -68,14 +66,17 @@ fn render(arguments: &NodeRender) -> Result<Exit> {
     let root = arguments.to.display().to_string();
     let tree = with_ca(&arguments.rules.site, |ca| countersign_mirrors::render(&site, &root, &hosts, ca))?;
     countersign_node::write_tree(&arguments.to, &tree.context("--host")?)?;
-    read_back(arguments, &site, &hosts)?;
+    // With whatever else was in the directory.
+    countersign_node::holds(&site, &countersign_node::tree(&arguments.to, &root)?, &hosts)?;
     if let Some(path) = &arguments.drop_in {
         let config_path = arguments.certs_dir.clone();
         let sandbox_image = site.nodes.sandbox_image.clone();
-        write(path, &countersign_mirrors::drop_in(&Settings { config_path, sandbox_image }))?;
+        let text = countersign_mirrors::drop_in(&Settings { config_path, sandbox_image });
+        write(path, &text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     if let Some(path) = &arguments.mirrors {
-        write(path, &countersign_mirrors::legacy(&site, &arguments.certs_dir, &hosts).context("--host")?)?;
+        let text = countersign_mirrors::legacy(&site, &arguments.certs_dir, &hosts).context("--host")?;
+        write(path, &text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     for past in site.obsolete.iter().filter(|past| arguments.to.join(past).exists()) {
         let path = arguments.to.join(past);
@@ -210,44 +211,11 @@ fn hosts_of(path: &Path, site: &Site) -> Result<BTreeSet<String>> {
     Ok(origins.map(|origin| origin.domain().to_owned()).filter(|host| *host != site.registry.name).collect())
 }
 
-/// Beside its place first: a runtime reads these files on every pull.
-fn write(path: &Path, text: &str) -> Result<()> {
-    let failed = || anyhow!("cannot write {}", path.display());
-    let directory = path.parent().ok_or_else(failed)?;
-    let beside = directory.join(format!(".{}.tmp", std::process::id()));
-    let write = || {
-        fs::create_dir_all(directory)?;
-        let mut file = fs::File::create(&beside)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    };
-    write().with_context(|| failed().to_string())
-}
-
-/// What was written says what was meant, with whatever else is in the directory.
-fn read_back(arguments: &NodeRender, site: &Site, hosts: &[String]) -> Result<()> {
-    let tree = hosts_dir::read(&arguments.to)?;
-    let servers: Vec<_> = site.registry.endpoints.iter().map(|endpoint| &endpoint.url.at).collect();
-    for host in hosts.iter().chain([&site.registry.name]) {
-        let plan = tree.plan(&Reference::from_parts(host, "x", None, None)?)?;
-        let found: Vec<_> = plan.mirrors.iter().map(|mirror| &mirror.url.at).collect();
-        let open = plan.findings.iter().find(|finding| finding.severity == Severity::FailOpen);
-        ensure!(
-            found == servers && plan.falls_back_to.is_none() && open.is_none(),
-            "{}: `{host}` does not lead to the Site's endpoints: a directory of another spelling comes before",
-            arguments.to.display()
-        );
-    }
-    let nobody = tree.plan(&Reference::from_parts("no-rule-names-this.invalid", "x", None, None)?)?;
-    ensure!(nobody.mirrors.is_empty() && nobody.falls_back_to.is_none(), "`_default` leads somewhere");
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::Parser as _;
+    use std::fs;
 
     fn run(directory: &Path, more: &[&str]) -> Result<Exit> {
         let (site, to) = (directory.join("site.yaml"), directory.join("certs.d"));
@@ -279,7 +247,7 @@ mod tests {
         // What another hand left there, and what containerd prefers to ours.
         fs::create_dir(tree.join("host_5000_")).unwrap();
         let error = run(directory.path(), &hosts).unwrap_err().to_string();
-        assert!(error.contains("`host:5000` does not lead to the Site's endpoints"), "{error}");
+        assert!(error.contains("`host:5000` would not lead to the Site's endpoints"), "{error}");
         assert!(run(directory.path(), &["--host", "registry.local"]).is_err());
     }
 }

@@ -8,8 +8,8 @@ use crate::plan::{Finding, Severity};
 use crate::release::Release;
 use crate::tree::{DEFAULT_DIRECTORY, DIAL_TIMEOUT, HOSTS_FILE, Tree};
 
-/// A host that no rule is for.
-const NOBODY: &str = "no-rule-names-this.invalid";
+/// A host that no rule is for: `.invalid` is nobody's (RFC 6761).
+pub const NOBODY: &str = "no-rule-names-this.invalid";
 
 impl Tree {
     /// The hosts that rules are for, as images name them.

@@ -31,6 +31,7 @@ mod render;
 mod runtime;
 mod tree;
 
+pub use check::NOBODY;
 pub use plan::{Finding, Mirror, Plan, Severity, of_site};
 pub use release::{Release, ReleaseError};
 pub use render::{RenderError, legacy, render};

@@ -141,7 +141,12 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn write(path: &Path, text: &str) -> io::Result<()> {
+/// Writes a file beside its place first: a runtime reads it while it is written.
+///
+/// # Errors
+///
+/// The disk says no.
+pub fn write(path: &Path, text: &str) -> io::Result<()> {
     let Some(directory) = path.parent() else { return Err(io::ErrorKind::InvalidInput.into()) };
     fs::create_dir_all(directory)?;
     let beside = beside(path);
@@ -164,5 +169,19 @@ fn beside(path: &Path) -> PathBuf {
 
 /// A rename lasts once its directory is written.
 fn sync(directory: &Path) -> io::Result<()> {
+    // Of a name alone, the parent is the empty path.
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_directory_of_a_name_alone_is_the_current_one() {
+        let directory = Path::new("rules.toml").parent().unwrap();
+        assert_eq!(directory, Path::new(""));
+        sync(directory).unwrap();
+    }
 }

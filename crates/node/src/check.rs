@@ -3,14 +3,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use countersign_mirrors::{Finding, Plan, Release, RuntimeConfig, Severity, Tree, render};
+use countersign_mirrors::{Finding, NOBODY, Plan, Release, RuntimeConfig, Severity, Tree, render};
 use countersign_reference::Reference;
 use countersign_site::Site;
 
 use crate::{NodeError, Paths};
 
-/// A host that no rule is for.
-const NOBODY: &str = "no-rule-names-this.invalid";
 /// Where containerd's own sandbox image comes from, where none is set.
 const DEFAULT_SANDBOX: &str = "registry.k8s.io/pause";
 
@@ -23,7 +21,7 @@ const DEFAULT_SANDBOX: &str = "registry.k8s.io/pause";
 pub fn check(paths: &Paths, release: Release, site: Option<&Site>) -> Result<Vec<Finding>, NodeError> {
     let config = RuntimeConfig::read(release, &paths.config_files()?)?;
     let mut findings = config.findings();
-    let programs = paths.on_disk(&config.verifiers().directory);
+    let programs = paths.resolved(&config.verifiers().directory)?;
     findings.extend(config.findings_of_verifiers(fs::read_dir(programs).ok().map(Iterator::count)));
     // Of a list, the first directory is what most readers take.
     let root = config.config_path().and_then(|path| path.split(':').next()).map(ToOwned::to_owned);

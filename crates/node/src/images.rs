@@ -15,6 +15,10 @@ const NAMESPACE: &str = "k8s.io";
 /// The label that keeps an image from being cleaned away (containerd `internal/cri/labels`).
 const PINNED: &str = "io.cri-containerd.pinned=pinned";
 
+/// How long containerd may take for one command: an image of several GiB is unpacked onto a slow
+/// disk in this time, and an install does not wait for ever.
+const PATIENCE: &str = "30m";
+
 /// containerd's own client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ctr {
@@ -142,7 +146,7 @@ impl Ctr {
         if let Some(address) = &self.address {
             command.arg("--address").arg(address);
         }
-        command.args(["--namespace", NAMESPACE]).args(arguments);
+        command.args(["--timeout", PATIENCE, "--namespace", NAMESPACE]).args(arguments);
         command
     }
 

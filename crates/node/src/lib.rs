@@ -17,11 +17,11 @@ mod files;
 mod images;
 mod plan;
 
-pub use apply::{apply, write_tree};
+pub use apply::{apply, write, write_tree};
 pub use check::check;
 pub use files::{Paths, tree};
 pub use images::{Ctr, ImageError, Imported, import};
-pub use plan::{Change, Plan, Step, plan};
+pub use plan::{Change, Plan, Step, holds, plan};
 
 use countersign_mirrors::{ConfigError, RenderError};
 

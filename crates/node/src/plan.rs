@@ -180,8 +180,14 @@ impl Plan {
     }
 }
 
-/// The rules say what was meant, with whatever else is in the directory.
-fn holds(site: &Site, tree: &Tree, hosts: &[String]) -> Result<(), NodeError> {
+/// Whether rules say what was meant, with whatever else is in their directory: the Site's registry
+/// and each of these upstream hosts lead to the Site's endpoints and to nothing after them, and any
+/// other host leads nowhere.
+///
+/// # Errors
+///
+/// They do not: [`NodeError::Malformed`] names the host and the cure.
+pub fn holds(site: &Site, tree: &Tree, hosts: &[String]) -> Result<(), NodeError> {
     let servers: Vec<_> = site.registry.endpoints.iter().map(|endpoint| &endpoint.url.at).collect();
     let malformed = |why: String| NodeError::Malformed { path: tree.root.clone(), why };
     for host in hosts.iter().chain([&site.registry.name]) {
@@ -201,7 +207,7 @@ fn holds(site: &Site, tree: &Tree, hosts: &[String]) -> Result<(), NodeError> {
     }
     match tree.directories.get(DEFAULT_DIRECTORY) {
         Some(directory) if directory.is_ours() => Ok(()),
-        _ => Err(malformed(format!("`{DEFAULT_DIRECTORY}` leads somewhere"))),
+        _ => Err(malformed(format!("`{DEFAULT_DIRECTORY}` leads somewhere: remove it"))),
     }
 }
 

@@ -306,6 +306,13 @@ fn a_check_joins_what_files_and_the_site_say() {
         .unwrap();
     node.apply(Release(2, 1), &[]);
     assert_eq!(check(&node.paths, Release(2, 1), Some(&node.site)).unwrap(), []);
+    // Verifiers that a link leads out of the node to are those of this machine.
+    fs::remove_dir_all(node.path("opt/verifiers")).unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(outside.path(), node.path("opt/verifiers")).unwrap();
+    let error = check(&node.paths, Release(2, 1), Some(&node.site)).unwrap_err().to_string();
+    assert!(error.contains("/opt/verifiers: is a link to "), "{error}");
+    fs::remove_file(node.path("opt/verifiers")).unwrap();
     // A host that the Site wants a rule for, and the sandbox image that nobody has named.
     node.site.nodes.hosts.push("quay.io".to_owned());
     fs::write(node.path("etc/containerd/config.toml"), config.replace("sandbox_image", "ignored")).unwrap();

@@ -57,11 +57,6 @@ func main() {
 
 // loopbackUp sets IFF_UP on lo.
 func loopbackUp() error {
-	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM, 0)
-	if err != nil {
-		return err
-	}
-	defer syscall.Close(socket)
 	var request struct {
 		name  [syscall.IFNAMSIZ]byte
 		flags uint16
@@ -69,20 +64,11 @@ func loopbackUp() error {
 	}
 	copy(request.name[:], "lo")
 	request.flags = syscall.IFF_UP | syscall.IFF_RUNNING
-	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(socket), syscall.SIOCSIFFLAGS, uintptr(unsafe.Pointer(&request)))
-	if errno != 0 {
-		return errno
-	}
-	return nil
+	return ioctl(syscall.SIOCSIFFLAGS, unsafe.Pointer(&request))
 }
 
 // alias gives loopback one more address.
 func alias(index int, address [4]byte) error {
-	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM, 0)
-	if err != nil {
-		return err
-	}
-	defer syscall.Close(socket)
 	var request struct {
 		name    [syscall.IFNAMSIZ]byte
 		address syscall.RawSockaddrInet4
@@ -91,7 +77,17 @@ func alias(index int, address [4]byte) error {
 	copy(request.name[:], fmt.Sprintf("lo:%d", index))
 	request.address.Family = syscall.AF_INET
 	request.address.Addr = address
-	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(socket), syscall.SIOCSIFADDR, uintptr(unsafe.Pointer(&request)))
+	return ioctl(syscall.SIOCSIFADDR, unsafe.Pointer(&request))
+}
+
+// ioctl asks something of the namespace's interfaces.
+func ioctl(what uintptr, request unsafe.Pointer) error {
+	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	defer syscall.Close(socket)
+	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(socket), what, uintptr(request))
 	if errno != 0 {
 		return errno
 	}
