@@ -84,7 +84,7 @@ pub(crate) async fn follow(mut objects: Objects, store: Arc<dyn Store>, live: Ar
         tracing::warn!("{why}");
         live.set(State::Waiting(why));
     }
-    let mut maker = Maker { store, site: None, policies: BTreeMap::new(), documents: None };
+    let mut maker = Maker::new(store, countersign_policy::load);
     loop {
         let snapshot = objects.snapshot();
         // Whatever an object makes of it, those that were good stay in force.
@@ -141,8 +141,12 @@ enum Made {
     Same,
 }
 
+/// Compiles a policy with the Site's keys; `None` for a document of another kind.
+type Reader = fn(&Value, &BTreeMap<String, String>) -> Option<Policy>;
+
 /// Makes webhooks, each from what is good of the present and, where it is not, of the past.
 struct Maker {
+    reader: Reader,
     store: Arc<dyn Store>,
     /// The last good Site.
     site: Option<Good>,
@@ -164,6 +168,10 @@ struct Good {
 }
 
 impl Maker {
+    fn new(store: Arc<dyn Store>, reader: Reader) -> Self {
+        Self { reader, store, site: None, policies: BTreeMap::new(), documents: None }
+    }
+
     fn make(&mut self, snapshot: &Snapshot) -> Made {
         let mut why = String::new();
         // Put back only where all of it was taken up.
@@ -232,7 +240,23 @@ impl Maker {
     fn policies(&mut self, documents: &[Value], keys: &BTreeMap<String, String>) -> Vec<Policy> {
         let mut found = Vec::new();
         for document in documents {
-            let Some(policy) = read(document, keys) else { continue };
+            let policy = match self.read(document, keys) {
+                Ok(Some(policy)) => policy,
+                Ok(None) => continue,
+                Err(Broken) => {
+                    let name = document["metadata"]["name"].as_str().unwrap_or_default();
+                    let last = self.policies.values().find(|good| is_of_same(good, document));
+                    let last = last.and_then(|good| self.read(good, keys).ok().flatten());
+                    let stays = if last.is_some() {
+                        "the last version that was good stays in force"
+                    } else {
+                        "it is left out: change it, and report it"
+                    };
+                    tracing::error!(policy = name, "the reader of policies breaks on it: {stays}");
+                    found.extend(last);
+                    continue;
+                }
+            };
             for warning in &policy.warnings {
                 tracing::warn!(policy = policy.name, "{warning}");
             }
@@ -244,7 +268,8 @@ impl Maker {
                 found.push(policy);
                 continue;
             }
-            let before = self.policies.get(&policy.name).and_then(|good| read(good, keys));
+            let before =
+                self.policies.get(&policy.name).and_then(|good| self.read(good, keys).ok().flatten());
             found.push(match before {
                 // Where a key of it is gone by now, it denies what it selects.
                 Some(before) => {
@@ -258,16 +283,21 @@ impl Maker {
         self.policies.retain(|name, _| names.contains(name));
         found
     }
+
+    /// Reads a policy; the others go on where the reader breaks on one.
+    fn read(&self, document: &Value, keys: &BTreeMap<String, String>) -> Result<Option<Policy>, Broken> {
+        let reader = self.reader;
+        std::panic::catch_unwind(|| reader(document, keys)).map_err(|_| Broken)
+    }
 }
 
-/// Reads a policy; one that the reader breaks on is none, and the others go on.
-fn read(document: &Value, keys: &BTreeMap<String, String>) -> Option<Policy> {
-    let read = std::panic::catch_unwind(|| countersign_policy::load(document, keys));
-    read.unwrap_or_else(|_| {
-        let name = document["metadata"]["name"].as_str().unwrap_or_default();
-        tracing::error!(policy = name, "the reader of policies breaks on it: it is left out");
-        None
-    })
+/// The reader came to no end.
+struct Broken;
+
+/// Whether two documents are versions of one object.
+fn is_of_same(one: &Value, other: &Value) -> bool {
+    one["kind"] == other["kind"]
+        && ["name", "namespace"].iter().all(|key| one["metadata"][key] == other["metadata"][key])
 }
 
 /// Reads what a source names, of this moment.
@@ -305,6 +335,41 @@ fn text_of(kind: &str, objects: &Texts, name: &str, key: Option<&str>) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+    use countersign_evidence::Memory;
+    use serde_json::json;
+
+    #[test]
+    fn a_policy_that_the_reader_breaks_on_leaves_its_last_good_version_in_force() {
+        let reader: Reader = |document, keys| {
+            assert!(document["spec"]["odd"].is_null(), "the reader breaks");
+            countersign_policy::load(document, keys)
+        };
+        let document = |name: &str| {
+            json!({
+                "apiVersion": "kyverno.io/v1",
+                "kind": "ClusterPolicy",
+                "metadata": { "name": name },
+                "spec": { "rules": [] },
+            })
+        };
+        let broken = |name: &str| {
+            let mut document = document(name);
+            document["spec"]["odd"] = json!(true);
+            document
+        };
+        let mut maker = Maker::new(Arc::new(Memory::default()), reader);
+        let mut names = |documents: &[Value]| -> Vec<String> {
+            let found = maker.policies(documents, &BTreeMap::new());
+            found.into_iter().map(|policy| policy.name).collect()
+        };
+        assert_eq!(names(&[document("a"), document("b")]), ["a", "b"]);
+        for _ in 0..2 {
+            assert_eq!(names(&[broken("a"), document("b")]), ["a", "b"]);
+        }
+        // Another object has no part in it, and what is gone is gone.
+        assert_eq!(names(&[broken("c"), document("b")]), ["b"]);
+        assert_eq!(names(&[broken("a"), document("b")]), ["b"]);
+    }
 
     #[test]
     fn a_source_names_one_text() {
