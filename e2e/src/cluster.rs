@@ -144,6 +144,15 @@ impl ControlPlane {
             .header(CONTENT_TYPE, content_type)
             .body(Full::new(body.into()))
             .unwrap();
+        self.send(request).await
+    }
+
+    /// Reads any URL of this machine: status and body.
+    pub async fn get(&self, url: &str) -> (u16, Value) {
+        self.send(Request::get(url).body(Full::default()).unwrap()).await
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> (u16, Value) {
         let Ok(response) = self.client.request(request).await else { return (0, Value::Null) };
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -177,6 +186,11 @@ impl ControlPlane {
             let (status, body) = self.call(Method::POST, &path, Some(&configuration)).await;
             assert_eq!(status, 201, "{body:#}");
         }
+        self.until_called().await;
+    }
+
+    /// Waits until both webhooks are in force in the default namespace.
+    pub async fn until_called(&self) {
         self.until("both webhooks are called", async || {
             let mut pod = pod("probe", &["registry.local/Not-A-Reference"]);
             let create = "/api/v1/namespaces/default/pods?dryRun=All";
@@ -185,6 +199,24 @@ impl ControlPlane {
             denied && self.call(Method::POST, create, Some(&pod)).await.0 == 403
         })
         .await;
+    }
+
+    /// Makes the Deployment that an installation of the program is, for replicas outside the cluster.
+    pub async fn install(&self, namespace: &str) {
+        let labels = json!({ "app": "countersign" });
+        let deployment = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "countersign" },
+            "spec": {
+                "selector": { "matchLabels": labels },
+                "template": {
+                    "metadata": { "labels": labels },
+                    "spec": { "containers": [{ "name": "countersign", "image": "registry.local/countersign:1" }] },
+                },
+            },
+        });
+        let path = format!("/apis/apps/v1/namespaces/{namespace}/deployments");
+        let (status, body) = self.call(Method::POST, &path, Some(&deployment)).await;
+        assert_eq!(status, 201, "{body:#}");
     }
 
     /// Creates a pod in the default namespace.

@@ -15,6 +15,7 @@ mod containerd;
 mod cosign;
 pub mod dns;
 mod image;
+mod installed;
 mod outside;
 mod proxy;
 mod registries;
@@ -23,6 +24,7 @@ pub use cluster::{ControlPlane, pod};
 pub use containerd::{Containerd, ContainerdRelease};
 pub use cosign::{Cosign, KeyPair, KeyType};
 pub use image::{Pushed, layer, push_image, push_image_for, push_index};
+pub use installed::{Fate, Installed, NAMESPACED, POLICIES, SECRETS, SITES};
 pub use outside::{Outside, chance, run};
 pub use proxy::CountingProxy;
 pub use registries::{Registry, RegistryKind};
@@ -33,7 +35,7 @@ use std::process::{Child, Command, Output};
 use std::time::Duration;
 
 /// The most that any one step may take.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Fails unless loopback is the only interface there is.
 pub fn assert_isolated() {

@@ -58,7 +58,7 @@ fn verifier(ports: &[u16], settings: Settings) -> (Arc<Verifier>, Arc<ManualCloc
 
 async fn ask(verifier: &Arc<Verifier>, attestors: &Attestors, image: &str) -> Verdict {
     let image = Reference::parse(image).unwrap();
-    let question = Question { image, attestors: attestors.clone(), repository: None };
+    let question = Question::new(image, attestors.clone());
     verifier.verify(&question, Instant::now() + Duration::from_secs(5), Purpose::Decision).await
 }
 
@@ -299,7 +299,7 @@ async fn what_was_verified_outlives_an_outage_and_no_longer() {
     assert!(ask(&verifier, &attestors, "registry.local/team/a:1").await.proof().is_some());
 
     registry.stop();
-    clock.advance(Duration::from_secs(3600));
+    clock.advance(Duration::from_hours(1));
     let verdict = ask(&verifier, &attestors, "registry.local/team/a:1").await;
     let proof = verdict.proof().unwrap();
     assert_eq!((&proof.digest, proof.stale_since.is_some()), (&image.digest, true));
@@ -313,7 +313,7 @@ async fn what_was_verified_outlives_an_outage_and_no_longer() {
         Outcome::Undecided,
         "a removed key"
     );
-    clock.advance(Duration::from_secs(8 * 86_400));
+    clock.advance(Duration::from_hours(192));
     assert_eq!(
         ask(&verifier, &attestors, "registry.local/team/a:1").await.outcome,
         Outcome::Undecided,

@@ -1,5 +1,6 @@
-//! Chores of this repository: `cargo xtask tools | test | lint | bench | ci`.
+//! Chores of this repository: `cargo xtask tools | test | lint | image | bench | ci`.
 
+mod image;
 mod invariants;
 mod tools;
 
@@ -13,6 +14,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   tools   build the real programs that tests run, into target/tools/
   test    every test: builds the tools, then runs in a network namespace with only loopback
   lint    formatting, clippy, licences and bans, invariants, documentation
+  image   the program's own image as an OCI image layout [DIRECTORY]; --check: two builds, one digest
   bench   benchmarks (see BENCHMARKS.md)
   ci      lint and test";
 
@@ -24,6 +26,9 @@ fn main() -> ExitCode {
         ["tools"] => tools::build_all(),
         ["test", rest @ ..] => test(rest),
         ["lint"] => lint(),
+        ["image"] => image::build(&root().join(image::DIRECTORY)),
+        ["image", "--check"] => image::check(&root().join(image::DIRECTORY)),
+        ["image", to] => image::build(Path::new(to)),
         ["bench"] => bench(),
         ["ci"] => lint().and_then(|()| test(&[])),
         _ => {

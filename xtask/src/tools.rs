@@ -39,6 +39,7 @@ const TOOLS: &[Tool] = &[
         ..Tool::new("crane", "github.com/google/go-containerregistry/cmd/crane")
     },
     Tool::new("cri", "."),
+    Tool::new("app", "."),
     Tool::new("registry", "github.com/distribution/distribution/v3/cmd/registry"),
     Tool::new("cosign3", "github.com/sigstore/cosign/v3/cmd/cosign"),
     Tool {
@@ -47,6 +48,12 @@ const TOOLS: &[Tool] = &[
                  -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=35 \
                  -X k8s.io/component-base/version.gitTreeState=clean",
         ..Tool::new("kubernetes", ".")
+    },
+    Tool {
+        // Without these it believes in Kubernetes 1.20.
+        flags: " -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 \
+                 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=35",
+        ..Tool::new("helm", "helm.sh/helm/v3/cmd/helm")
     },
     Tool::new("cosign2", "github.com/sigstore/cosign/v2/cmd/cosign"),
     Tool::new("coredns", "github.com/coredns/coredns"),
@@ -67,6 +74,14 @@ const TOOLS: &[Tool] = &[
         module: "containerd2",
         tags: NO_SNAPSHOTTERS,
         ..Tool::new("ctr2", "github.com/containerd/containerd/v2/cmd/ctr")
+    },
+    Tool {
+        // Found by its name, through containerd's PATH.
+        module: "containerd2",
+        ..Tool::new(
+            "containerd-shim-runc-v2",
+            "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
+        )
     },
 ];
 

@@ -18,6 +18,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::observer::{Observer, Report, Subject, Unobserved};
 use crate::wire::{Answer, Envelope};
 
 /// What is kept of the API server's own time for its side.
@@ -73,18 +74,40 @@ pub struct Service<A> {
     limits: Limits,
     slots: Semaphore,
     background: Mutex<HashSet<Question>>,
+    observer: Arc<dyn Observer>,
 }
 
 impl<A: Answers> Service<A> {
     /// A webhook that evaluates with this engine.
     pub fn new(engine: Engine, answers: A, limits: Limits) -> Arc<Self> {
+        Self::observed(engine, answers, limits, Arc::new(Unobserved))
+    }
+
+    /// The same, with somebody who wants to know what it decides.
+    pub fn observed(engine: Engine, answers: A, limits: Limits, observer: Arc<dyn Observer>) -> Arc<Self> {
         Arc::new(Self {
             engine,
             answers,
             slots: Semaphore::new(limits.reviews),
             limits,
             background: Mutex::default(),
+            observer,
         })
+    }
+
+    /// Whoever answers questions about images.
+    pub fn answers(&self) -> &A {
+        &self.answers
+    }
+
+    /// Asks again what a new pod like this one would be asked: what was verified is confirmed, and
+    /// nothing else follows from it.
+    pub async fn confirm(&self, review: Review, deadline: Instant) {
+        let tier = if self.engine.is_bootstrap(&review.namespace) { Tier::Ignore } else { Tier::Fail };
+        let find_out = |want: Want| async move {
+            Some(self.answers.verify(want.question, deadline, Purpose::Decision).await)
+        };
+        _ = self.engine.decide(&review, Phase::Mutate, tier, find_out).await;
     }
 
     /// Answers one HTTP request.
@@ -143,6 +166,7 @@ impl<A: Answers> Service<A> {
         let uid = envelope.request["uid"].as_str().unwrap_or_default().to_owned();
         let dry_run = envelope.request["dryRun"].as_bool().unwrap_or(false);
         let review = Review::of(envelope.request);
+        let begun = Instant::now();
         // The tier is the caller's word; that the namespace belongs to it is ours to check.
         let tier = if self.engine.is_bootstrap(&review.namespace) { tier } else { Tier::Fail };
         let fallback = (review.kind.clone(), review.namespace.clone());
@@ -159,6 +183,7 @@ impl<A: Answers> Service<A> {
                 }
             }
         };
+        self.observer.answered(phase, tier, answer.denials.is_empty(), begun.elapsed());
         Ok(answer.bytes(&uid))
     }
 
@@ -187,13 +212,16 @@ impl<A: Answers> Service<A> {
                 return self.unable(&error.to_string(), &(review.kind, review.namespace), Tier::Fail);
             }
         };
+        let subject = Arc::new(Subject::of(&review));
+        if !outcome.denials.is_empty() && !dry_run {
+            self.observer.report(&subject, Report::Denied, &outcome.denials.join("\n"));
+        }
         for result in outcome.results {
-            let about =
-                About { policy: result.policy, rule: result.rule, namespace: review.namespace.clone() };
+            let about = About { policy: result.policy, rule: result.rule, subject: Arc::clone(&subject) };
             match result.finding {
                 // The validating side reports, so that what passes both is reported once.
                 Finding::Known(verdict) if phase == Phase::Validate || result.decision == Decision::Deny => {
-                    about.log(&verdict, result.enforce, result.decision);
+                    self.log(&about, &verdict, result.enforce, result.decision, dry_run);
                 }
                 Finding::Pending(question) if phase == Phase::Validate && !dry_run => {
                     self.find_out_later(about, question);
@@ -215,6 +243,35 @@ impl<A: Answers> Service<A> {
         at_hand
     }
 
+    /// One verdict: a line of the decision log, and whoever else wants to know.
+    fn log(&self, about: &About, verdict: &Verdict, enforce: bool, decision: Decision, dry_run: bool) {
+        tracing::info!(
+            target: "decision",
+            policy = about.policy,
+            rule = about.rule,
+            namespace = about.subject.namespace,
+            enforce,
+            denied = decision == Decision::Deny,
+            verdict = verdict.outcome.word(),
+            image = %verdict.image,
+            digest = verdict.digest.as_ref().map(ToString::to_string),
+            endpoint = verdict.endpoint,
+            code = verdict.deciding().map(|check| check.code.as_str()),
+            summary = text::summary(verdict),
+        );
+        self.observer.verdict(verdict, enforce, decision);
+        if decision == Decision::Admit && verdict.proof().is_none() && !dry_run {
+            let message = format!(
+                "{} would be denied by {}/{}: {}",
+                verdict.image,
+                about.policy,
+                about.rule,
+                text::summary(verdict)
+            );
+            self.observer.report(&about.subject, Report::Violation, &message);
+        }
+    }
+
     /// Audit: verified in the background, and reported.
     fn find_out_later(self: &Arc<Self>, about: About, question: Question) {
         {
@@ -228,7 +285,7 @@ impl<A: Answers> Service<A> {
             let deadline = Instant::now() + BACKGROUND_DEADLINE;
             let verify = service.answers.verify(question.clone(), deadline, Purpose::Decision);
             match AssertUnwindSafe(verify).catch_unwind().await {
-                Ok(verdict) => about.log(&verdict, false, Decision::Admit),
+                Ok(verdict) => service.log(&about, &verdict, false, Decision::Admit, false),
                 Err(_) => tracing::error!(image = %question.image, "a verification ended in a panic"),
             }
             service.background.lock().unwrap_or_else(PoisonError::into_inner).remove(&question);
@@ -236,31 +293,11 @@ impl<A: Answers> Service<A> {
     }
 }
 
-/// Whose verdict it is.
+/// What it is about.
 struct About {
     policy: String,
     rule: String,
-    namespace: String,
-}
-
-impl About {
-    /// One line of the decision log for one verdict.
-    fn log(&self, verdict: &Verdict, enforce: bool, decision: Decision) {
-        tracing::info!(
-            target: "decision",
-            policy = self.policy,
-            rule = self.rule,
-            namespace = self.namespace,
-            enforce,
-            denied = decision == Decision::Deny,
-            verdict = verdict.outcome.word(),
-            image = %verdict.image,
-            digest = verdict.digest.as_ref().map(ToString::to_string),
-            endpoint = verdict.endpoint,
-            code = verdict.deciding().map(|check| check.code.as_str()),
-            summary = text::summary(verdict),
-        );
-    }
+    subject: Arc<Subject>,
 }
 
 /// The time there is for a review: the API server's `?timeout=`, less a margin, or our own.

@@ -31,8 +31,7 @@ impl Answer {
         if !self.denials.is_empty() {
             let mut message = self.denials.join("\n");
             if message.len() > MAX_MESSAGE {
-                let end = (0..=MAX_MESSAGE).rev().find(|end| message.is_char_boundary(*end)).unwrap_or(0);
-                message.truncate(end);
+                message.truncate(message.floor_char_boundary(MAX_MESSAGE));
                 message.push_str("\n… and more");
             }
             // A leading line break sets the denial apart from what the API server puts before it.

@@ -70,6 +70,18 @@ pub(crate) fn judge(
     Signed::Rejected(judge.checks().iter().cloned().chain(unread).collect())
 }
 
+/// The signatures of a digest that can be read, which nobody has judged.
+pub(crate) fn materials(
+    documents: &Documents<'_>,
+    catalog: &Catalog,
+    repository: &str,
+    digest: &Digest,
+) -> Vec<Material> {
+    let limits = Limits::DEFAULT;
+    let found = signatures(documents, catalog, repository, digest).take(limits.signatures);
+    found.filter_map(|found| found.material.ok()?.read(documents.layout, &limits).ok()).collect()
+}
+
 /// A signature that is listed; what it consists of is read when its turn comes.
 struct Found {
     /// The words that name it.

@@ -25,7 +25,7 @@ pub use create::{CreateError, Creator, Hosts, Progress, Settings};
 pub use filled::{Filled, Missing, check};
 pub use judge::Signed;
 pub use push::{PushError, PushSettings, Pusher};
-pub use verify::{Image, Problem, Report, Single, contents, single, verify};
+pub use verify::{Evidence, Image, Problem, Report, Single, contents, evidence, single, verify};
 
 use countersign_layout::{Layout, LayoutError};
 use countersign_signature::sign::{SignError, Signer};

@@ -6,7 +6,7 @@ use std::fmt;
 use countersign_layout::{Catalog, Descriptor, Layout, LayoutError, REF_NAME};
 use countersign_manifest::Platform;
 use countersign_reference::Digest;
-use countersign_signature::Trust;
+use countersign_signature::{Material, Trust};
 
 use crate::judge::{self, Signed};
 use crate::walk::{Documents, Name, Tree};
@@ -139,6 +139,35 @@ pub fn contents(layout: &Layout, trust: Option<&Trust>) -> Result<Report, Layout
         });
     }
     Ok(Report { images, problems: problems.into_iter().collect(), seal: None, blobs: 0, bytes: 0 })
+}
+
+/// What a bundle has to prove an image with.
+#[derive(Clone, Debug)]
+pub struct Evidence {
+    /// `repository:tag`, or `repository@digest`.
+    pub name: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its signatures, which nobody has judged.
+    pub signatures: Vec<Material>,
+}
+
+/// The signatures of every image of a bundle.
+///
+/// # Errors
+///
+/// The layout itself cannot be read.
+pub fn evidence(layout: &Layout) -> Result<Vec<Evidence>, LayoutError> {
+    let index = layout.index()?;
+    let (catalog, documents) = (Catalog::of(layout, &index), Documents::of(layout));
+    let mut found = Vec::new();
+    for image in contents(layout, None)?.images {
+        let of = index.named().find(|(name, _)| *name == image.name);
+        let Some(repository) = of.and_then(|(name, entry)| Name::of(name, entry).ok()) else { continue };
+        let signatures = judge::materials(&documents, &catalog, repository.repository(), &image.digest);
+        found.push(Evidence { name: image.name, digest: image.digest, signatures });
+    }
+    Ok(found)
 }
 
 /// One image of a bundle, as it is handed to a runtime.

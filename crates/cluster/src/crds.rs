@@ -18,7 +18,8 @@ const ROUND: Duration = Duration::from_millis(200);
 const SHARED: &str = "kyverno.io";
 
 /// The same files as in the chart.
-const DEFINITIONS: [&str; 3] = [
+const DEFINITIONS: [&str; 4] = [
+    include_str!("../../../charts/countersign/crds/countersign.dev_imageevidences.yaml"),
     include_str!("../../../charts/countersign/crds/countersign.dev_sites.yaml"),
     include_str!("../../../charts/countersign/crds/kyverno.io_clusterpolicies.yaml"),
     include_str!("../../../charts/countersign/crds/kyverno.io_policies.yaml"),

@@ -1,24 +1,36 @@
 //! Kubernetes plumbing: what is read from and written to a cluster through its API server.
 //!
-//! So far there are the kinds of objects that the program reads ([`crds`]), those objects as they
-//! are at the moment ([`Objects`]), who of several replicas leads ([`Candidate`]), and cluster DNS: the
-//! override of one name in CoreDNS's Corefile ([`Dns`]). The one thing here that does not go
+//! There are the kinds of objects that the program reads ([`crds`]), those objects as they are at
+//! the moment ([`Objects`]), what outlives outages ([`Evidence`]), who of several replicas leads
+//! ([`Candidate`]), the serving certificate ([`Certificates`]), the webhook configurations
+//! ([`Webhooks`]), and cluster DNS: the override of one name in CoreDNS's Corefile ([`Dns`]). The one thing here that does not go
 //! through the API server is the question to each DNS endpoint, whether it answers as it should.
 
 pub mod crds;
 mod dns;
+mod events;
+pub mod evidence;
 mod lease;
 mod objects;
 mod question;
+mod serving;
+pub mod status;
+mod used;
+mod webhooks;
 
 pub use dns::{Dns, DnsError, Place, Waited};
+pub use events::{About, Events};
+pub use evidence::Evidence;
 pub use kube::{Client, Config};
 pub use lease::{Candidate, LeaseTiming};
-pub use objects::{Objects, Snapshot, Texts, WatchEnded};
+pub use objects::{ObjectId, Objects, Snapshot, Stored, Texts, WatchEnded};
 pub use question::{Answer, ask};
+pub use serving::{Certificates, SERVING_SECRET, Serving, ServingError};
+pub use used::images_in_use;
+pub use webhooks::{CONFIGURATION, INTENT, Installation, Registered, RemoveError, Removed, Target, Webhooks};
 
 /// How long the API server may say nothing.
-const READ_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
+const READ_TIMEOUT: std::time::Duration = std::time::Duration::from_mins(1);
 
 /// A client by a kubeconfig file and one of its contexts; where neither is given, as `kubectl`
 /// finds them, and inside a cluster by its service account.
@@ -46,6 +58,26 @@ pub async fn client(
     // Whoever asks again knows best when.
     config.default_retry = false;
     Client::try_from(config).map_err(error)
+}
+
+/// Makes a namespace, where there is none.
+///
+/// # Errors
+///
+/// The API server says no, or nothing.
+pub async fn make_namespace(client: &Client, name: &str) -> Result<(), kube::Error> {
+    use k8s_openapi::api::core::v1::Namespace;
+    let api: kube::Api<Namespace> = kube::Api::all(client.clone());
+    if api.get_opt(name).await?.is_some() {
+        return Ok(());
+    }
+    let metadata = kube::api::ObjectMeta { name: Some(name.to_owned()), ..Default::default() };
+    let namespace = Namespace { metadata, ..Namespace::default() };
+    match api.create(&kube::api::PostParams::default(), &namespace).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether an error says that nobody answered, or somebody who could not.

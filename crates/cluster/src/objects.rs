@@ -28,14 +28,56 @@ const WATCH: u32 = 30;
 /// What there is, at one moment. It holds secrets, and is nothing to be printed.
 #[derive(Clone, Default, PartialEq)]
 pub struct Snapshot {
-    /// The Site, as it is stored; `None` where there is none.
-    pub site: Option<Value>,
+    /// The Site; `None` where there is none.
+    pub site: Option<Stored>,
     /// Policies, cluster-wide and namespaced, in the order of their names.
-    pub policies: Vec<Value>,
+    pub policies: Vec<Stored>,
     /// Texts of Secrets in the program's namespace, by name and key.
     pub secrets: Texts,
     /// Texts of ConfigMaps in the program's namespace, by name and key.
     pub config_maps: Texts,
+}
+
+/// An object as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    /// As somebody would write it: what the API server keeps for itself, and the status, are left out.
+    pub document: Value,
+    /// Counted up with each change of the `spec`.
+    pub generation: i64,
+    /// `status.conditions`.
+    pub conditions: Value,
+}
+
+impl Stored {
+    /// Its kind, namespace and name; nothing for a namespace where it has none.
+    pub fn id(&self) -> ObjectId {
+        ObjectId::of(&self.document)
+    }
+}
+
+/// Kind, namespace and name of an object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ObjectId {
+    /// Its kind.
+    pub kind: String,
+    /// Its namespace, or nothing.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl ObjectId {
+    /// Of an object as it is written.
+    pub fn of(document: &Value) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let metadata = &document["metadata"];
+        Self {
+            kind: text(&document["kind"]),
+            namespace: text(&metadata["namespace"]),
+            name: text(&metadata["name"]),
+        }
+    }
 }
 
 /// Watches them until it is dropped.
@@ -120,17 +162,15 @@ impl Objects {
             .state()
             .iter()
             .find(|object| named(object))
-            .and_then(|object| document(object, "countersign.dev/v1alpha1", "Site"));
-        let mut policies: Vec<Value> = Vec::new();
+            .and_then(|object| stored(object, "countersign.dev/v1alpha1", "Site"));
+        let mut policies: Vec<Stored> = Vec::new();
         for (store, kind) in self.policies.iter().zip(["ClusterPolicy", "Policy"]) {
-            policies
-                .extend(store.state().iter().filter_map(|object| document(object, "kyverno.io/v1", kind)));
+            policies.extend(store.state().iter().filter_map(|object| stored(object, "kyverno.io/v1", kind)));
         }
-        let name = |policy: &Value| {
-            let of = |field: &str| policy["metadata"][field].as_str().unwrap_or_default().to_owned();
-            (of("namespace"), of("name"))
-        };
-        policies.sort_by_key(name);
+        policies.sort_by_key(|policy| {
+            let id = policy.id();
+            (id.namespace, id.name)
+        });
         let secrets = self.secrets.state().into_iter().filter_map(|secret| {
             let texts = secret.data.iter().flatten();
             let texts = texts.map(|(key, bytes)| (key.clone(), String::from_utf8(bytes.0.clone()).ok()));
@@ -145,8 +185,7 @@ impl Objects {
     }
 }
 
-/// An object as somebody would write it: what the API server keeps for itself is left out.
-fn document(object: &DynamicObject, version: &str, kind: &str) -> Option<Value> {
+fn stored(object: &DynamicObject, version: &str, kind: &str) -> Option<Stored> {
     let mut document = serde_json::to_value(object).ok()?;
     document["apiVersion"] = version.into();
     document["kind"] = kind.into();
@@ -154,7 +193,9 @@ fn document(object: &DynamicObject, version: &str, kind: &str) -> Option<Value> 
         document["metadata"].as_object_mut()?.remove(field);
     }
     document.as_object_mut()?.remove("status");
-    Some(document)
+    let generation = object.metadata.generation.unwrap_or_default();
+    let conditions = object.data.pointer("/status/conditions").cloned().unwrap_or_default();
+    Some(Stored { document, generation, conditions })
 }
 
 /// Keeps a copy of one kind, for as long as the tasks live.

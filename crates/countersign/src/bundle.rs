@@ -188,10 +188,10 @@ fn parsed(pem: &[String], option: &str) -> Result<Option<Trust>> {
     Ok(Some(Trust::new(&Attestors::any_of_keys(&pem.join("\n"))).with_context(|| option.to_owned())?))
 }
 
-fn verify_bundle(arguments: &BundleVerify) -> Result<Exit> {
-    let (site, images) = trust(&arguments.trust)?;
-    let mut pem = key_files(&arguments.bundle_key, "--bundle-key")?;
-    if let (Some(site), Some(path)) = (&site, &arguments.trust.site) {
+/// The keys that may seal a bundle: those given, and the Site's.
+pub(crate) fn bundle_keys(given: &[PathBuf], site: Option<(&Site, &Path)>) -> Result<Option<Trust>> {
+    let mut pem = key_files(given, "--bundle-key")?;
+    if let Some((site, path)) = site {
         let load = site::loader(path);
         for name in &site.trust.bundle_keys {
             let source: Option<&Source> = site.trust.keys.get(name);
@@ -200,7 +200,13 @@ fn verify_bundle(arguments: &BundleVerify) -> Result<Exit> {
             pem.push(load(source).map_err(|why| anyhow!("spec.trust.keys.{name}: {why}"))?);
         }
     }
-    let bundle_keys = parsed(&pem, "--bundle-key")?;
+    parsed(&pem, "--bundle-key")
+}
+
+fn verify_bundle(arguments: &BundleVerify) -> Result<Exit> {
+    let (site, images) = trust(&arguments.trust)?;
+    let bundle_keys =
+        bundle_keys(&arguments.bundle_key, site.as_deref().zip(arguments.trust.site.as_deref()))?;
     if images.is_none() {
         warn(
             "no key for images was given (--key, or `trust.keys` of a Site): nobody is asked who signed them",

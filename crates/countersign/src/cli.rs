@@ -1,5 +1,6 @@
 //! Every command and option there is: help and reference come from here.
 
+mod cluster;
 mod dns;
 mod node;
 
@@ -8,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use cluster::{EvidenceCommand, EvidenceImport, WebhookCommand, WebhookPlace};
 pub(crate) use dns::{DnsClear, DnsCommand, DnsOverride, DnsPlace, DnsSet, DnsStatus};
 pub(crate) use node::{NodeApply, NodeCheck, NodeCommand, NodePlace, NodeRender, NodeRules};
 
@@ -45,6 +47,12 @@ pub(crate) enum Command {
     /// The kinds of objects that a cluster has to know
     #[command(subcommand)]
     Crds(CrdsCommand),
+    /// The webhook configurations
+    #[command(subcommand)]
+    Webhook(WebhookCommand),
+    /// Proofs that outlive outages
+    #[command(subcommand)]
+    Evidence(EvidenceCommand),
 }
 
 /// Which cluster.
@@ -279,6 +287,30 @@ pub(crate) struct RegistryServe {
     pub(crate) http: bool,
 }
 
+/// What a replica in a cluster is part of.
+#[derive(Args, Debug)]
+pub(crate) struct Replica {
+    /// The program's own namespace, with the Secrets and ConfigMaps that the Site names
+    #[arg(long, value_name = "NAME", default_value = "countersign", conflicts_with = "standalone")]
+    pub(crate) namespace: String,
+
+    /// The Deployment that it is part of: without it no webhook is registered
+    #[arg(long, value_name = "NAME", default_value = "countersign", conflicts_with = "standalone")]
+    pub(crate) deployment: String,
+
+    /// The Service by which the API server finds the webhooks
+    #[arg(long, value_name = "NAME", default_value = "countersign", conflicts_with = "standalone")]
+    pub(crate) service: String,
+
+    /// Its port
+    #[arg(long, value_name = "PORT", default_value_t = 443, conflicts_with = "standalone")]
+    pub(crate) service_port: u16,
+
+    /// Where the API server finds the webhooks of a program outside the cluster, in place of a Service
+    #[arg(long, value_name = "URL", conflicts_with = "standalone")]
+    pub(crate) webhook_url: Option<String>,
+}
+
 #[derive(Args, Debug)]
 #[command(after_help = "The decision log goes to stdout, one JSON line for each verdict.")]
 pub(crate) struct ServeArguments {
@@ -297,12 +329,12 @@ pub(crate) struct ServeArguments {
     #[command(flatten)]
     pub(crate) cluster: Cluster,
 
-    /// The namespace of the Secrets and ConfigMaps that the Site names
-    #[arg(long, value_name = "NAME", default_value = "countersign", conflicts_with = "standalone")]
-    pub(crate) namespace: String,
+    #[command(flatten)]
+    pub(crate) replica: Replica,
 
-    /// Where proofs are kept, so that they outlive a restart; in memory where not given
-    #[arg(long, value_name = "DIR")]
+    /// Where proofs are kept, so that they outlive a restart; in memory where not given. In a cluster
+    /// they are kept there
+    #[arg(long, value_name = "DIR", requires = "standalone")]
     pub(crate) evidence: Option<PathBuf>,
 
     /// Where to listen
@@ -311,11 +343,11 @@ pub(crate) struct ServeArguments {
 
     /// A name or address that the API server uses, for the certificate that is made; may be
     /// given more than once
-    #[arg(long, value_name = "NAME", conflicts_with = "tls_cert")]
+    #[arg(long, value_name = "NAME", requires = "standalone", conflicts_with = "tls_cert")]
     pub(crate) name: Vec<String>,
 
-    /// The serving certificate (PEM); one is made where none is given
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    /// The serving certificate (PEM); one is made where none is given. In a cluster it is made and kept there
+    #[arg(long, value_name = "FILE", requires_all = ["standalone", "tls_key"])]
     pub(crate) tls_cert: Option<PathBuf>,
 
     /// Its private key (PEM)
@@ -323,7 +355,7 @@ pub(crate) struct ServeArguments {
     pub(crate) tls_key: Option<PathBuf>,
 
     /// Where to write the CA of a certificate that is made: the webhook's `caBundle`
-    #[arg(long, value_name = "FILE", conflicts_with = "tls_cert")]
+    #[arg(long, value_name = "FILE", requires = "standalone", conflicts_with = "tls_cert")]
     pub(crate) ca_out: Option<PathBuf>,
 }
 

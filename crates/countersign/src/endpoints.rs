@@ -19,7 +19,7 @@ use crate::sources;
 /// Connecting and single requests may take longer here than on the way of a pod.
 const TIMING: Timing = Timing {
     dial: Duration::from_secs(10),
-    request: Duration::from_secs(60),
+    request: Duration::from_mins(1),
     // One connection that fails does not end what goes over others.
     hold_off: Duration::ZERO,
     patience: Duration::from_secs(30),

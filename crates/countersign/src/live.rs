@@ -1,28 +1,33 @@
 //! A webhook that goes by what a cluster says at the moment.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use countersign_admission::{Limits, Service};
-use countersign_clock::{Clock as _, SystemClock};
-use countersign_cluster::{Dns, Objects, Snapshot, Texts, WatchEnded};
+use countersign_admission::{Limits, Observer, Service};
+use countersign_clock::SystemClock;
+use countersign_cluster::{
+    Evidence, ObjectId, Objects, SERVING_SECRET, Serving, Snapshot, Stored, Texts, WatchEnded,
+};
 use countersign_evidence::Store;
-use countersign_https::{Body, full};
+use countersign_https::{Body, CurrentIdentity, full};
 use countersign_policy::{Engine, Policy};
 use countersign_signature::Trust;
 use countersign_site::{Site, Source};
 use countersign_verdict::Attestors;
 use countersign_verifier::{Rules, SourceLoader, Verifier};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::{Request, Response, StatusCode};
+use prometheus_client::registry::Registry;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::{policies, site};
+use crate::kept::{self, Kept};
+use crate::{policies, replica, site};
 
 /// Changes that come together are taken up together.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -33,7 +38,19 @@ const UNREAD: Duration = Duration::from_secs(5);
 type Webhook = Service<Arc<Verifier>>;
 
 /// The webhook of this moment.
-pub(crate) struct Live(RwLock<State>);
+pub(crate) struct Live {
+    state: RwLock<State>,
+    /// What new connections are served with.
+    pub(crate) identity: Arc<CurrentIdentity>,
+    /// Whether that is a leaf of the installation's own authority.
+    certified: AtomicBool,
+    /// What was taken up at last.
+    pub(crate) taken: watch::Sender<Arc<Taken>>,
+    observer: Arc<dyn Observer>,
+    metrics: OnceLock<Registry>,
+    /// Whether it was asked to end.
+    ending: AtomicBool,
+}
 
 #[derive(Clone)]
 enum State {
@@ -43,23 +60,88 @@ enum State {
 }
 
 impl Live {
-    pub(crate) fn new() -> Self {
-        Self(RwLock::new(State::Waiting("the cluster has not been read yet".to_owned())))
+    /// Begins with an identity that nobody has to trust: probes do not look.
+    pub(crate) fn new(identity: Arc<CurrentIdentity>, observer: Arc<dyn Observer>) -> Self {
+        Self {
+            state: RwLock::new(State::Waiting("the cluster has not been read yet".to_owned())),
+            identity,
+            certified: AtomicBool::new(false),
+            taken: watch::Sender::default(),
+            observer,
+            metrics: OnceLock::new(),
+            ending: AtomicBool::new(false),
+        }
+    }
+
+    /// Shows these metrics from now on.
+    pub(crate) fn show(&self, registry: Registry) {
+        _ = self.metrics.set(registry);
+    }
+
+    /// It is not ready any more, and serves what comes.
+    pub(crate) fn end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
+    /// It is not ready yet, where it was not before: why.
+    pub(crate) fn wait_for(&self, why: &str) {
+        self.set(State::Waiting(why.to_owned()));
     }
 
     /// Answers as the webhook of this moment does.
     pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
-        let now = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
-        match now {
-            State::Serving(service) => service.answer(request).await,
-            State::Waiting(_) if request.uri().path() == "/livez" => plain(StatusCode::OK, "ok\n".to_owned()),
+        let ending = self.ending.load(Ordering::Relaxed);
+        let mut response = self.answer_now(request, ending).await;
+        if ending {
+            // So that the next request goes to somebody else.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    async fn answer_now(&self, request: Request<Incoming>, ending: bool) -> Response<Body> {
+        match (self.webhook(), request.uri().path()) {
+            (_, "/livez") => plain(StatusCode::OK, "ok\n".to_owned()),
+            (_, "/metrics") => match self.metrics.get() {
+                Some(registry) => replica::shown(registry),
+                None => plain(StatusCode::SERVICE_UNAVAILABLE, "not yet\n".to_owned()),
+            },
+            (_, "/readyz") if ending => {
+                plain(StatusCode::SERVICE_UNAVAILABLE, "it was asked to end\n".to_owned())
+            }
+            (Ok(_), "/readyz") if !self.certified.load(Ordering::Relaxed) => {
+                let why = format!("not ready: Secret `{SERVING_SECRET}` has not been read yet\n");
+                plain(StatusCode::SERVICE_UNAVAILABLE, why)
+            }
+            (Ok(service), _) => service.answer(request).await,
             // A webhook failure: each configuration says what follows from it.
-            State::Waiting(why) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
+            (Err(why), _) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
+        }
+    }
+
+    /// The webhook in force, or why there is none.
+    pub(crate) fn webhook(&self) -> Result<Arc<Webhook>, String> {
+        match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
+            State::Serving(service) => Ok(Arc::clone(service)),
+            State::Waiting(why) => Err(why.clone()),
         }
     }
 
     fn set(&self, state: State) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = state;
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    /// Serves with what the Secret holds; what cannot be used changes nothing.
+    fn serve_with(&self, snapshot: &Snapshot, before: &mut Option<Serving>) {
+        let Some(serving) = snapshot.secrets.get(SERVING_SECRET).and_then(Serving::read) else { return };
+        if before.as_ref() == Some(&serving) {
+            return;
+        }
+        match self.identity.replace(&serving.identity()) {
+            Ok(()) => self.certified.store(true, Ordering::Relaxed),
+            Err(error) => tracing::error!(%error, "Secret `{SERVING_SECRET}` cannot be served with"),
+        }
+        *before = Some(serving);
     }
 }
 
@@ -70,28 +152,79 @@ fn plain(status: StatusCode, text: String) -> Response<Body> {
     response
 }
 
+/// What was taken up of the cluster at last.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Taken {
+    /// The Site in force.
+    pub(crate) site: Option<Arc<Site>>,
+    /// What was found about each object of this moment.
+    pub(crate) found: Vec<Found>,
+    /// The last good versions, by the name of the Secret that they are kept in.
+    pub(crate) good: BTreeMap<String, String>,
+    /// What is kept there now.
+    pub(crate) kept: BTreeMap<String, String>,
+}
+
+/// What was found about an object.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Found {
+    pub(crate) id: ObjectId,
+    pub(crate) generation: i64,
+    /// As they stand in its status.
+    pub(crate) conditions: Value,
+    /// Whether it is in force as it is written; else what is wrong with it.
+    pub(crate) ready: Result<(), String>,
+    /// Whether an earlier version is in force in its place.
+    pub(crate) replaced: bool,
+}
+
 /// Follows a cluster; it ends only with an error.
-pub(crate) async fn follow(mut objects: Objects, store: Arc<dyn Store>, live: Arc<Live>) -> WatchEnded {
+pub(crate) async fn follow(
+    mut objects: Objects,
+    evidence: Arc<Evidence>,
+    mut read: watch::Receiver<bool>,
+    live: Arc<Live>,
+) -> WatchEnded {
     loop {
-        match tokio::time::timeout(UNREAD, objects.ready()).await {
+        let all = async {
+            objects.ready().await?;
+            read.wait_for(|read| *read).await.map(|_| ()).map_err(|_| WatchEnded)
+        };
+        match tokio::time::timeout(UNREAD, all).await {
             Ok(Ok(())) => break,
             Ok(Err(ended)) => return ended,
             Err(_) => {}
         }
-        let kinds = objects.unread().join(", ");
+        let mut kinds = objects.unread();
+        if !*read.borrow() {
+            kinds.push("imageevidences");
+        }
+        let kinds = kinds.join(", ");
         let why =
             format!("not read yet: {kinds} (`countersign crds apply` brings them; or there is no right to)");
         tracing::warn!("{why}");
         live.set(State::Waiting(why));
     }
-    let mut maker = Maker::new(store, countersign_policy::load);
+    let store = Arc::clone(&evidence) as Arc<dyn Store>;
+    let mut maker = Maker::new(store, countersign_policy::load, Arc::clone(&live.observer));
+    let mut serving = None;
     loop {
         let snapshot = objects.snapshot();
+        live.serve_with(&snapshot, &mut serving);
         // Whatever an object makes of it, those that were good stay in force.
         match std::panic::catch_unwind(AssertUnwindSafe(|| maker.make(&snapshot))) {
-            Ok(Made::Service(service)) => live.set(State::Serving(service)),
-            Ok(Made::Nothing(why)) => live.set(State::Waiting(why)),
-            Ok(Made::Same) => {}
+            Ok(made) => {
+                match made {
+                    Made::Service(service) => live.set(State::Serving(service)),
+                    Made::Nothing(why) => live.set(State::Waiting(why)),
+                    Made::Same => {}
+                }
+                let taken = maker.taken(&snapshot);
+                if let Some(site) = &taken.site {
+                    evidence.refresh_after(refresh(site.stale));
+                }
+                live.taken.send_replace(Arc::new(taken));
+            }
             Err(_) => {
                 tracing::error!("an object of the cluster cannot be taken up: what was good stays in force");
             }
@@ -103,33 +236,10 @@ pub(crate) async fn follow(mut objects: Objects, store: Arc<dyn Store>, live: Ar
     }
 }
 
-/// How often the leader looks whether an override has ended.
-const EXPIRY: Duration = Duration::from_secs(10);
-
-/// What one of all replicas does, for as long as it is polled.
-pub(crate) async fn lead(dns: Dns, mut leading: watch::Receiver<bool>) {
-    let clock = SystemClock::default();
-    let mut said = String::new();
-    while leading.wait_for(|leading| *leading).await.is_ok() {
-        let error = match dns.expire(clock.wall()).await {
-            Ok(names) => {
-                for name in names {
-                    tracing::info!(
-                        name,
-                        "the override of the name in the cluster's DNS has ended, and is taken out"
-                    );
-                }
-                String::new()
-            }
-            Err(error) => error.to_string(),
-        };
-        // Not every ten seconds.
-        if error != said && !error.is_empty() {
-            tracing::warn!(error, "it cannot be seen whether an override in the cluster's DNS has ended");
-        }
-        said = error;
-        tokio::time::sleep(EXPIRY).await;
-    }
+/// How old a tag record may be before it is confirmed again: several times within what counts as
+/// an outage, and not with every pod.
+pub(crate) fn refresh(stale: Duration) -> Duration {
+    (stale / 8).clamp(Duration::from_mins(1), Duration::from_hours(12))
 }
 
 /// What came of a snapshot.
@@ -148,13 +258,20 @@ type Reader = fn(&Value, &BTreeMap<String, String>) -> Option<Policy>;
 struct Maker {
     reader: Reader,
     store: Arc<dyn Store>,
+    observer: Arc<dyn Observer>,
     /// The last good Site.
     site: Option<Good>,
+    /// What is wrong with the one of this moment.
+    site_is: Result<(), String>,
     /// The last version of each policy that was good as a whole, as it was written: it is read with
     /// the keys of the present.
-    policies: BTreeMap<String, Value>,
+    policies: BTreeMap<ObjectId, Value>,
+    /// What was found about the policies of this moment.
+    policies_are: BTreeMap<ObjectId, (Result<(), String>, bool)>,
     /// The policies of last time; `None` where that did not come to its end.
     documents: Option<Vec<Value>>,
+    /// Whether what the cluster keeps of the past was looked at.
+    remembered: bool,
 }
 
 /// A Site with all that it names, and who verifies by it.
@@ -168,18 +285,33 @@ struct Good {
 }
 
 impl Maker {
-    fn new(store: Arc<dyn Store>, reader: Reader) -> Self {
-        Self { reader, store, site: None, policies: BTreeMap::new(), documents: None }
+    fn new(store: Arc<dyn Store>, reader: Reader, observer: Arc<dyn Observer>) -> Self {
+        Self {
+            reader,
+            store,
+            observer,
+            site: None,
+            site_is: Ok(()),
+            policies: BTreeMap::new(),
+            policies_are: BTreeMap::new(),
+            documents: None,
+            remembered: false,
+        }
     }
 
     fn make(&mut self, snapshot: &Snapshot) -> Made {
+        self.remember(snapshot);
         let mut why = String::new();
         // Put back only where all of it was taken up.
         let before = self.documents.take();
         let changed = match self.good(snapshot) {
-            Ok(None) => false,
+            Ok(None) => {
+                self.site_is = Ok(());
+                false
+            }
             Ok(Some(good)) => {
                 self.site = Some(good);
+                self.site_is = Ok(());
                 true
             }
             Err(error) => {
@@ -189,37 +321,72 @@ impl Maker {
                 } else {
                     "there is none yet"
                 };
-                tracing::error!(error = why, "the Site is not good: {stays}");
+                // Once is enough.
+                if self.site_is.as_ref().err() != Some(&why) {
+                    tracing::error!(error = why, "the Site is not good: {stays}");
+                }
+                self.site_is = Err(why.clone());
                 false
             }
         };
         let Some(Good { site, keys, verifier, .. }) = self.site.clone() else { return Made::Nothing(why) };
-        if !changed && before.as_ref() == Some(&snapshot.policies) {
+        let documents: Vec<Value> = snapshot.policies.iter().map(|stored| stored.document.clone()).collect();
+        if !changed && before.as_ref() == Some(&documents) {
             self.documents = before;
             return Made::Same;
         }
-        let policies = self.policies(&snapshot.policies, &keys);
+        let policies = self.policies(&documents, &keys);
         tracing::info!(policies = policies.len(), mode = ?site.mode, "policies and Site are in force");
-        let service = Service::new(Engine::new(policies, site), verifier, Limits::DEFAULT);
-        self.documents = Some(snapshot.policies.clone());
+        let engine = Engine::new(policies, site);
+        let service = Service::observed(engine, verifier, Limits::DEFAULT, Arc::clone(&self.observer));
+        self.documents = Some(documents);
         Made::Service(service)
+    }
+
+    /// What the cluster keeps of the past, once: for a process that has begun after it.
+    fn remember(&mut self, snapshot: &Snapshot) {
+        if std::mem::replace(&mut self.remembered, true) {
+            return;
+        }
+        for (name, text) in kept::of(&snapshot.secrets) {
+            let Some(kept) = Kept::parse(&text) else {
+                tracing::warn!(secret = name, "what is kept in it cannot be read");
+                continue;
+            };
+            let id = ObjectId::of(&kept.document);
+            if id.kind != "Site" {
+                self.policies.insert(id, kept.document);
+                continue;
+            }
+            match self.build(&kept.document, |source| kept.load(source)) {
+                Ok(good) => self.site = Some(good),
+                Err(error) => tracing::warn!("the last good Site cannot be used: {error:#}"),
+            }
+        }
     }
 
     /// The Site of this moment, if it and all that it names is good; `None` if it is the last one.
     fn good(&self, snapshot: &Snapshot) -> Result<Option<Good>> {
-        let document = snapshot.site.as_ref().context("there is no Site `default`")?;
+        let stored = snapshot.site.as_ref().context("there is no Site `default`")?;
+        let good = self.build(&stored.document, |source| load(snapshot, source))?;
+        let same = |last: &Good| last.document == good.document && last.texts == good.texts;
+        if self.site.as_ref().is_some_and(same) {
+            return Ok(None);
+        }
+        for warning in &good.site.warnings.0 {
+            tracing::warn!(path = warning.path, "Site: {}", warning.message);
+        }
+        Ok(Some(good))
+    }
+
+    /// A Site with all that it names.
+    fn build(&self, document: &Value, load: impl Fn(&Source) -> Result<String, String>) -> Result<Good> {
         let site = Arc::new(Site::parse(&document.to_string()).context("Site `default`")?);
         // Nothing but what it names counts, and nothing else is kept.
         let named = site.registry.endpoints.iter().filter_map(|endpoint| endpoint.ca.as_ref());
         let mut texts = BTreeMap::new();
         for source in named.chain(site.trust.keys.values()) {
-            texts.insert(source.clone(), load(snapshot, source).map_err(anyhow::Error::msg)?);
-        }
-        if self.site.as_ref().is_some_and(|good| good.document == *document && good.texts == texts) {
-            return Ok(None);
-        }
-        for warning in &site.warnings.0 {
-            tracing::warn!(path = warning.path, "Site: {}", warning.message);
+            texts.insert(source.clone(), load(source).map_err(anyhow::Error::msg)?);
         }
         let known = texts.clone();
         let load: Arc<SourceLoader> = Arc::new(move |source: &Source| {
@@ -232,55 +399,48 @@ impl Maker {
         let (rules, clock) = (Rules::Site(Arc::clone(&site)), Arc::new(SystemClock::default()));
         let verifier = Verifier::new(rules, site::settings(&site), load, Arc::clone(&self.store), clock);
         verifier.prepare(&site.registry.name).context("the Site's endpoints")?;
-        Ok(Some(Good { document: document.clone(), texts, site, keys, verifier }))
+        Ok(Good { document: document.clone(), texts, site, keys, verifier })
     }
 
     /// Every policy; of one that is not good as a whole the last version that was, read with the keys
     /// of the present: a key that is gone is gone.
     fn policies(&mut self, documents: &[Value], keys: &BTreeMap<String, String>) -> Vec<Policy> {
         let mut found = Vec::new();
+        self.policies_are.clear();
         for document in documents {
+            let id = ObjectId::of(document);
             let policy = match self.read(document, keys) {
-                Ok(Some(policy)) => policy,
+                Ok(Some(policy)) => Some(policy),
                 Ok(None) => continue,
-                Err(Broken) => {
-                    let name = document["metadata"]["name"].as_str().unwrap_or_default();
-                    let last = self.policies.values().find(|good| is_of_same(good, document));
-                    let last = last.and_then(|good| self.read(good, keys).ok().flatten());
-                    let stays = if last.is_some() {
-                        "the last version that was good stays in force"
-                    } else {
-                        "it is left out: change it, and report it"
-                    };
-                    tracing::error!(policy = name, "the reader of policies breaks on it: {stays}");
-                    found.extend(last);
-                    continue;
+                Err(Broken) => None,
+            };
+            for warning in policy.iter().flat_map(|policy| &policy.warnings) {
+                tracing::warn!(policy = id.name, "{warning}");
+            }
+            let wrong = match &policy {
+                None => "the reader of policies breaks on it: change it, and report it".to_owned(),
+                Some(policy) => {
+                    policy.refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
                 }
             };
-            for warning in &policy.warnings {
-                tracing::warn!(policy = policy.name, "{warning}");
-            }
-            for refusal in &policy.refusals {
-                tracing::error!(policy = policy.name, "refused: {refusal}");
-            }
-            if policy.refusals.is_empty() {
-                self.policies.insert(policy.name.clone(), document.clone());
-                found.push(policy);
+            if wrong.is_empty() {
+                self.policies_are.insert(id.clone(), (Ok(()), false));
+                self.policies.insert(id, document.clone());
+                found.extend(policy);
                 continue;
             }
-            let before =
-                self.policies.get(&policy.name).and_then(|good| self.read(good, keys).ok().flatten());
-            found.push(match before {
-                // Where a key of it is gone by now, it denies what it selects.
-                Some(before) => {
-                    tracing::error!(policy = policy.name, "the last version that was good stays in force");
-                    before
-                }
-                None => policy,
-            });
+            // Where a key of it is gone by now, it denies what it selects.
+            let before = self.policies.get(&id).and_then(|good| self.read(good, keys).ok().flatten());
+            let stays = match (&before, &policy) {
+                (Some(_), _) => "the last version that was good stays in force",
+                (None, Some(_)) => "it denies what it selects, where it enforces",
+                (None, None) => "it is left out",
+            };
+            tracing::error!(policy = id.name, "refused: {wrong}: {stays}");
+            self.policies_are.insert(id, (Err(wrong), before.is_some()));
+            found.extend(before.or(policy));
         }
-        let names: BTreeSet<&String> = found.iter().map(|policy| &policy.name).collect();
-        self.policies.retain(|name, _| names.contains(name));
+        self.policies.retain(|id, _| self.policies_are.contains_key(id));
         found
     }
 
@@ -289,16 +449,42 @@ impl Maker {
         let reader = self.reader;
         std::panic::catch_unwind(|| reader(document, keys)).map_err(|_| Broken)
     }
+
+    /// What is in force, and what was found about the objects of this moment.
+    fn taken(&self, snapshot: &Snapshot) -> Taken {
+        let found = |stored: &Stored, ready: Result<(), String>, replaced| Found {
+            id: stored.id(),
+            generation: stored.generation,
+            conditions: stored.conditions.clone(),
+            ready,
+            replaced,
+        };
+        let replaced = self.site_is.is_err() && self.site.is_some();
+        let site = snapshot.site.iter().map(|stored| found(stored, self.site_is.clone(), replaced));
+        let policies = snapshot.policies.iter().filter_map(|stored| {
+            let (ready, replaced) = self.policies_are.get(&stored.id())?.clone();
+            Some(found(stored, ready, replaced))
+        });
+        let mut good: BTreeMap<String, String> = BTreeMap::new();
+        let mut keep = |document: &Value, texts| {
+            good.insert(kept::secret(&ObjectId::of(document)), Kept::text(document, texts));
+        };
+        if let Some(Good { document, texts, .. }) = &self.site {
+            let texts = texts.iter().filter(|(source, _)| !matches!(source, Source::Inline(_)));
+            keep(document, texts.map(|(source, text)| (kept::name_of(source), text.clone())).collect());
+        }
+        self.policies.values().for_each(|document| keep(document, BTreeMap::new()));
+        Taken {
+            site: self.site.as_ref().map(|good| Arc::clone(&good.site)),
+            found: site.chain(policies).collect(),
+            good,
+            kept: kept::of(&snapshot.secrets),
+        }
+    }
 }
 
 /// The reader came to no end.
 struct Broken;
-
-/// Whether two documents are versions of one object.
-fn is_of_same(one: &Value, other: &Value) -> bool {
-    one["kind"] == other["kind"]
-        && ["name", "namespace"].iter().all(|key| one["metadata"][key] == other["metadata"][key])
-}
 
 /// Reads what a source names, of this moment.
 fn load(snapshot: &Snapshot, source: &Source) -> Result<String, String> {
@@ -335,6 +521,7 @@ fn text_of(kind: &str, objects: &Texts, name: &str, key: Option<&str>) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+    use countersign_admission::Unobserved;
     use countersign_evidence::Memory;
     use serde_json::json;
 
@@ -357,7 +544,7 @@ mod tests {
             document["spec"]["odd"] = json!(true);
             document
         };
-        let mut maker = Maker::new(Arc::new(Memory::default()), reader);
+        let mut maker = Maker::new(Arc::new(Memory::default()), reader, Arc::new(Unobserved));
         let mut names = |documents: &[Value]| -> Vec<String> {
             let found = maker.policies(documents, &BTreeMap::new());
             found.into_iter().map(|policy| policy.name).collect()

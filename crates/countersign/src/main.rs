@@ -6,17 +6,23 @@ mod crds;
 mod demo;
 mod dns;
 mod endpoints;
+mod evidence;
 mod hosts_dir;
+mod kept;
+mod leader;
 mod live;
+mod metrics;
 mod mirror;
 mod node;
 mod policies;
 mod progress;
 mod registry;
+mod replica;
 mod serve;
 mod site;
 mod sources;
 mod verify;
+mod webhook;
 
 use std::process::ExitCode;
 
@@ -49,6 +55,8 @@ fn main() -> ExitCode {
         cli::Command::Node(command) => node::run(&command),
         cli::Command::Crds(command) => runtime.block_on(crds::run(&command)),
         cli::Command::Dns(cli::DnsCommand::Override(command)) => runtime.block_on(dns::run(&command)),
+        cli::Command::Webhook(command) => runtime.block_on(webhook::run(&command)),
+        cli::Command::Evidence(command) => runtime.block_on(evidence::run(&command)),
         cli::Command::Mirror(command) => runtime.block_on(mirror::run(&command)),
         cli::Command::Registry(cli::RegistryCommand::Serve(arguments)) => {
             runtime.block_on(registry::run(&arguments))

@@ -1,14 +1,11 @@
 //! `countersign serve`: the admission webhooks.
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use countersign_admission::{Limits, Service};
 use countersign_clock::SystemClock;
-use countersign_cluster::{Candidate, Dns, LeaseTiming, Objects, Place};
 use countersign_evidence::{Directory, Memory, Store};
 use countersign_https::{Authority, Identity, ServeLimits};
 use countersign_policy::{Engine, Policy};
@@ -16,11 +13,9 @@ use countersign_site::Site;
 use countersign_verifier::{Rules, SourceLoader, Verifier};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
 use crate::cli::{Exit, ServeArguments};
-use crate::live::{self, Live};
-use crate::{policies, site, sources};
+use crate::{policies, replica, site, sources};
 
 /// Serves until the process is asked to end.
 pub(crate) async fn run(arguments: &ServeArguments) -> Result<Exit> {
@@ -30,78 +25,29 @@ pub(crate) async fn run(arguments: &ServeArguments) -> Result<Exit> {
         .with_current_span(false)
         .with_writer(std::io::stdout)
         .init();
+    let listener = async || {
+        let listener = TcpListener::bind(arguments.listen).await;
+        listener.with_context(|| format!("cannot listen on {}", arguments.listen))
+    };
+    let (Some(site_path), Some(directory)) = (&arguments.site, &arguments.policies) else {
+        let client = crate::crds::client(&arguments.cluster).await?;
+        return replica::serve(&arguments.replica, client, listener().await?).await;
+    };
     let store: Arc<dyn Store> = match &arguments.evidence {
         Some(path) => Arc::new(Directory::open(path).context("--evidence")?),
         None => Arc::new(Memory::default()),
     };
     let tls = Arc::new(countersign_https::server(&identity(arguments)?).context("the serving certificate")?);
-    let bind = async || {
-        let listener = TcpListener::bind(arguments.listen).await;
-        listener.with_context(|| format!("cannot listen on {}", arguments.listen))
-    };
-    if let (Some(site_path), Some(directory)) = (&arguments.site, &arguments.policies) {
-        let site = site::read(site_path)?;
-        let load: Arc<SourceLoader> = Arc::new(site::loader(site_path));
-        let policies = policies::in_directory(directory, &policies::site_keys(&site, &*load)?)?;
-        let count = policies.len();
-        let service = webhook(&site, policies, load, store)?;
-        let listener = bind().await?;
-        talk(&format!("serving {count} policies on https://{}", listener.local_addr()?));
-        let handler = move |request| Arc::clone(&service).answer(request);
-        countersign_https::serve(listener, Some(tls), ServeLimits::DEFAULT, handler, asked_to_end()?).await;
-        return Ok(Exit::Good);
-    }
-    let client = crate::crds::client(&arguments.cluster).await?;
-    let objects = Objects::watch(&client, &arguments.namespace);
-    let listener = bind().await?;
-    talk(&format!("serving what the cluster says on https://{}", listener.local_addr()?));
-    let live = Arc::new(Live::new());
-    let (leading, leads) = watch::channel(false);
-    let clock = Arc::new(SystemClock::default());
-    let candidate = Candidate::new(
-        &client,
-        &arguments.namespace,
-        LEASE,
-        &identity_of_this(),
-        LeaseTiming::DEFAULT,
-        clock,
-    );
-    // Of its own, for it may be at work for a while.
-    let mut following = tokio::spawn(live::follow(objects, store, Arc::clone(&live)));
-    let mut result = Ok(Exit::Good);
-    let asked = asked_to_end()?;
-    // Requests under way come to their end either way.
-    let end = async {
-        tokio::select! {
-            () = asked => {}
-            ended = &mut following => result = match ended {
-                Ok(ended) => Err(ended.into()),
-                Err(error) => Err(error.into()),
-            },
-        }
-    };
-    let handler = move |request| Arc::clone(&live).answer(request);
-    tokio::select! {
-        () = candidate.run(&leading) => {}
-        () = live::lead(Dns::new(client.clone(), Place::default()), leads) => {}
-        () = countersign_https::serve(listener, Some(tls), ServeLimits::DEFAULT, handler, end) => {}
-    }
-    following.abort();
-    // Another one may lead at once.
-    _ = tokio::time::timeout(RELEASE, candidate.release()).await;
-    result
-}
-
-/// The lease that one of all replicas holds.
-const LEASE: &str = "countersign";
-/// How long giving it up may take.
-const RELEASE: Duration = Duration::from_secs(2);
-
-/// A name that no other process has.
-fn identity_of_this() -> String {
-    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "countersign".to_owned());
-    let random = RandomState::new().build_hasher().finish();
-    format!("{host}-{random:016x}")
+    let site = site::read(site_path)?;
+    let load: Arc<SourceLoader> = Arc::new(site::loader(site_path));
+    let policies = policies::in_directory(directory, &policies::site_keys(&site, &*load)?)?;
+    let count = policies.len();
+    let service = webhook(&site, policies, load, store)?;
+    let listener = listener().await?;
+    talk(&format!("serving {count} policies on https://{}", listener.local_addr()?));
+    let handler = move |request| Arc::clone(&service).answer(request);
+    countersign_https::serve(listener, Some(tls), ServeLimits::DEFAULT, handler, asked_to_end()?).await;
+    Ok(Exit::Good)
 }
 
 /// Completes when the process is asked to end.

@@ -119,7 +119,7 @@ impl Setup {
             Some(Ok(image)) => image,
             Some(Err(error)) => return bad(error.to_string()),
         };
-        let question = Question { image, attestors: attestors.clone(), repository: None };
+        let question = Question::new(image, attestors.clone());
         let verdict = self.verifier.verify(&question, self.deadline, Purpose::Decision).await;
         Line { rule: None, answer: Answer::Verdict(Box::new(verdict)) }
     }

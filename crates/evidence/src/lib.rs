@@ -5,11 +5,14 @@
 //! Absence of a signature elsewhere never deletes one here.
 //!
 //! A [`TagRecord`] says which digest a name and tag stood for when a registry last confirmed
-//! it. It proves nothing by itself, and is used only while no registry answers.
+//! it. It proves nothing by itself, and is used only while no registry answers; where others can
+//! write to the store, it counts only with the MAC of a [`RecordKey`].
 
 mod directory;
+mod record;
 
 pub use directory::Directory;
+pub use record::{Mac, RecordKey};
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -24,8 +27,46 @@ use jiff::Timestamp;
 pub struct TagRecord {
     /// The digest that was verified.
     pub digest: Digest,
-    /// When a registry last confirmed it.
+    /// When that was last confirmed.
     pub confirmed: Timestamp,
+    /// By whom.
+    pub origin: Origin,
+}
+
+/// Who has confirmed a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// A registry that had the tag.
+    Registry,
+    /// A bundle whose index is signed by a key for bundles: it does not age.
+    Bundle,
+}
+
+impl Origin {
+    /// The word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Registry => "registry",
+            Self::Bundle => "bundle",
+        }
+    }
+
+    /// By its word.
+    pub fn of(word: &str) -> Option<Self> {
+        [Self::Registry, Self::Bundle].into_iter().find(|origin| origin.word() == word)
+    }
+}
+
+impl TagRecord {
+    /// Which of several counts: the latest says what the tag is of, and what a bundle says of the
+    /// same digest takes its age away.
+    pub fn latest(records: impl IntoIterator<Item = Self>) -> Option<Self> {
+        let records: Vec<Self> = records.into_iter().collect();
+        let latest = records.iter().max_by_key(|record| record.confirmed)?.clone();
+        let bundle = |record: &&Self| record.origin == Origin::Bundle && record.digest == latest.digest;
+        let origin = records.iter().find(bundle).map_or(latest.origin, |record| record.origin);
+        Some(Self { origin, ..latest })
+    }
 }
 
 /// A store of proofs and tag records.
@@ -60,7 +101,7 @@ impl Memory {
 }
 
 /// The name and tag that a record is kept under.
-fn key(image: &Reference) -> String {
+pub fn record_name(image: &Reference) -> String {
     format!("{}/{}:{}", image.host(), image.path(), image.tag().unwrap_or("latest"))
 }
 
@@ -84,7 +125,7 @@ impl Store for Memory {
     }
 
     fn tag(&self, image: &Reference) -> Option<TagRecord> {
-        self.kept().tags.get(&key(image)).cloned()
+        self.kept().tags.get(&record_name(image)).cloned()
     }
 
     fn record_tag(&self, image: &Reference, record: TagRecord) {
@@ -96,6 +137,27 @@ impl Store for Memory {
         {
             kept.tags.remove(&oldest);
         }
-        kept.tags.insert(key(image), record);
+        kept.tags.insert(record_name(image), record);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_record_counts_and_a_bundle_takes_its_age_away() {
+        let digest = |text: &str| Digest::sha256_of(text.as_bytes());
+        let record = |text: &str, second: i64, origin| TagRecord {
+            digest: digest(text),
+            confirmed: Timestamp::from_second(second).unwrap(),
+            origin,
+        };
+        use Origin::{Bundle, Registry};
+        assert_eq!(TagRecord::latest([]), None);
+        let moved = [record("a", 1, Bundle), record("b", 2, Registry)];
+        assert_eq!(TagRecord::latest(moved), Some(record("b", 2, Registry)));
+        let same = [record("a", 2, Registry), record("a", 1, Bundle)];
+        assert_eq!(TagRecord::latest(same), Some(record("a", 2, Bundle)));
     }
 }

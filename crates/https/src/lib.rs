@@ -8,7 +8,7 @@ mod identity;
 mod serve;
 mod tls;
 
-pub use identity::{Authority, Identity, IdentityError};
+pub use identity::{Authority, Identity, IdentityError, Validity};
 pub use rustls::Error as RustlsError;
 pub use serve::{Body, ServeLimits, full, serve};
-pub use tls::{ClientTls, TlsError, client, server};
+pub use tls::{ClientTls, CurrentIdentity, TlsError, client, server, server_of};

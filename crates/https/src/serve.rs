@@ -45,7 +45,7 @@ impl ServeLimits {
     pub const DEFAULT: Self = Self {
         connections: 1024,
         handshake: Duration::from_secs(10),
-        stalled: Duration::from_secs(60),
+        stalled: Duration::from_mins(1),
         drain: Duration::from_secs(15),
     };
 }

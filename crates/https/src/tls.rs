@@ -1,9 +1,11 @@
 //! rustls configurations, the provider always named.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -81,16 +83,52 @@ pub fn client(tls: &ClientTls) -> Result<ClientConfig, TlsError> {
 }
 
 /// A server with this identity, for HTTP/1.1.
-#[expect(clippy::disallowed_methods, reason = "this is the place")]
 pub fn server(identity: &Identity) -> Result<ServerConfig, TlsError> {
-    let chain = certificates("certificate", &identity.chain_pem)?;
-    let key = private_key("private key", &identity.key_pem)?;
+    let current = CurrentIdentity::new(identity)?;
+    server_of(&Arc::new(current))
+}
+
+/// A server whose identity may be replaced while it serves, for HTTP/1.1.
+#[expect(clippy::disallowed_methods, reason = "this is the place")]
+pub fn server_of(identity: &Arc<CurrentIdentity>) -> Result<ServerConfig, TlsError> {
+    let resolver = Arc::clone(identity) as Arc<dyn ResolvesServerCert>;
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
-        .with_single_cert(chain, key)?;
+        .with_cert_resolver(resolver);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
+}
+
+/// The identity that new connections are served with.
+#[derive(Debug)]
+pub struct CurrentIdentity(RwLock<Arc<CertifiedKey>>);
+
+impl CurrentIdentity {
+    /// Begins with this one.
+    pub fn new(identity: &Identity) -> Result<Self, TlsError> {
+        Ok(Self(RwLock::new(certified(identity)?)))
+    }
+
+    /// Goes on with another one; the old one stays where that is unusable.
+    pub fn replace(&self, identity: &Identity) -> Result<(), TlsError> {
+        let key = certified(identity)?;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = key;
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for CurrentIdentity {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+/// A chain with the key that belongs to it.
+fn certified(identity: &Identity) -> Result<Arc<CertifiedKey>, TlsError> {
+    let chain = certificates("certificate", &identity.chain_pem)?;
+    let key = private_key("private key", &identity.key_pem)?;
+    Ok(Arc::new(CertifiedKey::from_der(chain, key, &provider())?))
 }
 
 /// `skip_verify`: the handshake is checked, the certificate is not.

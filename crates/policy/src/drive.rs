@@ -72,7 +72,7 @@ mod tests {
 
     fn want(number: usize) -> Want {
         let image = Reference::parse(&format!("registry.local/a:{number}")).unwrap();
-        let question = Question { image, attestors: Attestors::any_of_keys("key"), repository: None };
+        let question = Question::new(image, Attestors::any_of_keys("key"));
         Want { question, wait: true }
     }
 

@@ -294,6 +294,7 @@ impl<'a> Run<'a> {
             image: asked,
             attestors: entry.attestors.clone(),
             repository: entry.repository.clone(),
+            any_age: self.tier == Tier::Ignore,
         };
         let want = Want { question, wait: enforce };
         let (reference, written) = (reference.clone(), written.to_owned());

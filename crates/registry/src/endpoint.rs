@@ -14,7 +14,7 @@ use serde::Deserialize;
 use crate::Error;
 use crate::connect::Connector;
 use crate::credentials::Credentials;
-use crate::exchange::{Exchange, Limits, Pieces, Timing, resolve};
+use crate::exchange::{Exchange, Health, Limits, Pieces, Timing, resolve};
 
 /// What an endpoint is made with.
 #[derive(Clone, Debug)]
@@ -107,6 +107,11 @@ impl Endpoint {
     /// Scheme and authority: how messages name it.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// How it does.
+    pub fn health(&self) -> Health {
+        self.exchange.health(&self.name)
     }
 
     /// Whether tags are resolved here.

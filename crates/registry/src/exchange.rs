@@ -1,6 +1,7 @@
 //! One request and its answer: tokens, passwords, redirects, limits.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,10 +20,10 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use serde_json::Value;
 
-use crate::Error;
 use crate::connect::Connector;
 use crate::credentials::Credentials;
 use crate::token::{self, Challenge, MAX_TOKEN_BYTES};
+use crate::{Class, Error};
 
 /// Bytes of a body that says nothing here, and is read so that the connection can be used again.
 const MAX_REST: usize = 64 * 1024;
@@ -135,6 +136,39 @@ pub(crate) struct Exchange {
     /// What was answered for a repository, for reading and for writing.
     ways: Mutex<BTreeMap<(String, bool), Way>>,
     held_until: Mutex<Option<Duration>>,
+    counts: Counts,
+}
+
+/// Requests by what came of them.
+#[derive(Debug, Default)]
+struct Counts([AtomicU64; OUTCOMES.len()]);
+
+/// The words for what may come of a request.
+const OUTCOMES: [&str; 6] = ["ok", "absent", "denied", "unreachable", "malformed", "refused"];
+
+impl Counts {
+    fn count<T>(&self, answer: &Result<T, Error>) {
+        let index = match answer.as_ref().map_err(Error::class) {
+            Ok(_) => 0,
+            Err(Class::Absent) => 1,
+            Err(Class::Denied) => 2,
+            Err(Class::Unreachable) => 3,
+            Err(Class::Malformed) => 4,
+            Err(Class::Refused) => 5,
+        };
+        self.0[index].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// How an endpoint does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// What people call it.
+    pub name: String,
+    /// Requests by what came of them: `ok`, `absent`, `denied`, `unreachable`, `malformed`, `refused`.
+    pub requests: Vec<(&'static str, u64)>,
+    /// Whether it is not asked for a moment, as it could not be reached.
+    pub held_off: bool,
 }
 
 impl Exchange {
@@ -168,7 +202,22 @@ impl Exchange {
             tokens: Mutex::default(),
             ways: Mutex::default(),
             held_until: Mutex::default(),
+            counts: Counts::default(),
         })
+    }
+
+    /// How the endpoint of this name does.
+    pub(crate) fn health(&self, name: &str) -> Health {
+        let count = |(word, count): (&&'static str, &AtomicU64)| (*word, count.load(Ordering::Relaxed));
+        Health {
+            name: name.to_owned(),
+            requests: OUTCOMES.iter().zip(&self.counts.0).map(count).collect(),
+            held_off: self.is_held_off(),
+        }
+    }
+
+    fn is_held_off(&self) -> bool {
+        lock(&self.held_until).is_some_and(|until| self.clock.monotonic() < until)
     }
 
     /// GETs a URL of the endpoint, whole. `repository` is what a token is remembered for.
@@ -219,10 +268,11 @@ impl Exchange {
         most: Duration,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        if lock(&self.held_until).is_some_and(|until| self.clock.monotonic() < until) {
+        if self.is_held_off() {
             return Err(Error::HeldOff);
         }
         let answer = tokio::time::timeout(most, work).await.unwrap_or(Err(Error::Timeout));
+        self.counts.count(&answer);
         match &answer {
             Err(Error::Dial(_) | Error::Tls(_)) => {
                 *lock(&self.held_until) = Some(self.clock.monotonic() + self.timing.hold_off);

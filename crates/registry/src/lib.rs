@@ -26,5 +26,5 @@ mod token;
 pub use credentials::{Credentials, CredentialsError, DockerConfig};
 pub use endpoint::{BlobPieces, Endpoint, EndpointSettings, Manifest, Referrers};
 pub use error::{Class, Error};
-pub use exchange::{Limits, Timing};
+pub use exchange::{Health, Limits, Timing};
 pub use push::{Payload, Subject};

@@ -15,9 +15,9 @@ use crate::{HostPort, RegistryUrl, Scheme, parse_duration};
 /// `tagFreshness` where none is written.
 const DEFAULT_FRESHNESS: Duration = Duration::from_secs(10);
 /// The most that `tagFreshness` may be.
-const MAX_FRESHNESS: Duration = Duration::from_secs(300);
+const MAX_FRESHNESS: Duration = Duration::from_mins(5);
 /// `stale` where none is written.
-const DEFAULT_STALE: Duration = Duration::from_secs(7 * 86_400);
+const DEFAULT_STALE: Duration = Duration::from_hours(168);
 
 /// Where images live and whom to trust.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,6 +15,16 @@ pub struct Question {
     pub attestors: Attestors,
     /// Where signatures are kept, if not beside the image.
     pub repository: Option<SignatureRepository>,
+    /// Whether a record of the tag may be of any age while no endpoint answers: in namespaces that
+    /// must not wait.
+    pub any_age: bool,
+}
+
+impl Question {
+    /// A question about an image with its signatures beside it.
+    pub fn new(image: Reference, attestors: Attestors) -> Self {
+        Self { image, attestors, repository: None, any_age: false }
+    }
 }
 
 /// A repository that holds signatures of images of other repositories.

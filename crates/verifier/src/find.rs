@@ -15,7 +15,7 @@ use crate::resolve::failed;
 use crate::route::{Kind, Route, Server};
 
 /// How long it is believed that an endpoint has no referrers API.
-const OFFER_HELD: Duration = Duration::from_secs(600);
+const OFFER_HELD: Duration = Duration::from_mins(10);
 
 /// What was found out about a digest.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ use countersign_clock::Clock;
 use countersign_https::{ClientTls, TlsError};
 use countersign_mirrors::{Mirror, Plan, Tree, TreeError};
 use countersign_reference::Reference;
-use countersign_registry::{Endpoint, EndpointSettings, Limits, Timing};
+use countersign_registry::{Endpoint, EndpointSettings, Health, Limits, Timing};
 use countersign_site::{Site, Source};
 
 /// Hosts whose endpoints are kept ready.
@@ -139,6 +139,12 @@ impl Routes {
         }
         made.insert(image.domain().to_owned(), Arc::clone(&route));
         Ok(route)
+    }
+
+    /// How every endpoint does that is known.
+    pub(crate) fn health(&self) -> Vec<Health> {
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.values().flat_map(|route| &route.endpoints).map(|server| server.endpoint.health()).collect()
     }
 
     fn server(&self, mirror: &Mirror) -> Result<Arc<Server>, SetupError> {

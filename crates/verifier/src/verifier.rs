@@ -1,14 +1,14 @@
 //! The verifier.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use countersign_clock::Clock;
-use countersign_evidence::{Store, TagRecord};
+use countersign_evidence::{Origin, Store, TagRecord};
 use countersign_reference::{Digest, Reference};
-use countersign_registry::{Limits as RegistryLimits, Timing};
+use countersign_registry::{Health, Limits as RegistryLimits, Timing};
 use countersign_signature::{Judge, Limits, Located, Signatures, Trust, TrustError, Verified};
 use countersign_verdict::{Attestors, Check, Code, Outcome, Proof, Question, Verdict};
 use tokio::time::Instant;
@@ -51,7 +51,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             tag_freshness: Duration::from_secs(10),
-            stale: Duration::from_secs(7 * 86_400),
+            stale: Duration::from_hours(168),
             compare_endpoints: false,
             revoked: BTreeSet::new(),
             trust_generation: 0,
@@ -104,6 +104,7 @@ pub struct Verifier {
     /// By the host as written, since rules are found by it.
     tags: Flights<Reference, Resolved>,
     searches: Flights<SearchKey, Found>,
+    hits: AtomicU64,
 }
 
 impl Verifier {
@@ -125,6 +126,7 @@ impl Verifier {
             proofs: Mutex::default(),
             tags: Flights::default(),
             searches: Flights::default(),
+            hits: AtomicU64::new(0),
         })
     }
 
@@ -138,6 +140,16 @@ impl Verifier {
             Ok(image) => self.routes.of(&image).map(|_| ()),
             Err(_) => Ok(()),
         }
+    }
+
+    /// How each endpoint does that was asked or is named by the Site; several hosts may lead to one.
+    pub fn endpoints(&self) -> Vec<Health> {
+        self.routes.health()
+    }
+
+    /// How often a proof was found in the evidence.
+    pub fn evidence_hits(&self) -> u64 {
+        self.hits.load(Ordering::Relaxed)
     }
 
     /// The verdict, at the latest at the deadline.
@@ -242,7 +254,11 @@ impl Verifier {
                     (verdict.proof(), question.image.digest(), question.image.effective_tag())
                     && purpose == Purpose::Decision
                 {
-                    let record = TagRecord { digest: proof.digest.clone(), confirmed: self.clock.wall() };
+                    let record = TagRecord {
+                        digest: proof.digest.clone(),
+                        confirmed: self.clock.wall(),
+                        origin: Origin::Registry,
+                    };
                     self.store.record_tag(&question.image, record);
                 }
                 verdict
@@ -345,7 +361,9 @@ impl Verifier {
         if let (Some(record), Ok(trust)) = (record, self.trust(&question.attestors)) {
             let age = self.clock.wall().duration_since(record.confirmed);
             let age = Duration::try_from(age).unwrap_or_default();
-            let good = age <= self.settings.stale && !self.settings.revoked.contains(&record.digest);
+            let ageless = question.any_age || record.origin == Origin::Bundle;
+            let good =
+                (ageless || age <= self.settings.stale) && !self.settings.revoked.contains(&record.digest);
             if let Some(proof) = good.then(|| self.known(question, &record.digest, &trust)).flatten() {
                 let detail =
                     format!("no endpoint answers: the tag was last confirmed at {}", record.confirmed);
@@ -383,6 +401,7 @@ impl Verifier {
         for material in self.store.signatures(digest) {
             let located = Located { at: "evidence".to_owned(), artifact: "signature".to_owned(), material };
             if let Some(proof) = judge.add(&located) {
+                self.hits.fetch_add(1, Ordering::Relaxed);
                 self.remember(question, &proof);
                 return Some(proof);
             }

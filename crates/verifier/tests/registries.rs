@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use countersign_clock::ManualClock;
-use countersign_evidence::{Memory, Store};
+use countersign_clock::{Clock as _, SystemClock};
+use countersign_evidence::{Memory, Origin, Store, TagRecord};
 use countersign_https::{Authority, Body, full};
 use countersign_reference::Reference;
 use countersign_sample::{SampleRegistry, Shape};
@@ -57,7 +58,7 @@ async fn ask_within(
     time: Duration,
 ) -> (Verdict, Duration) {
     let image = Reference::parse(image).unwrap();
-    let question = Question { image, attestors: attestors.clone(), repository: None };
+    let question = Question::new(image, attestors.clone());
     let start = Instant::now();
     let verdict = verifier.verify(&question, start + time, Purpose::Decision).await;
     (verdict, start.elapsed())
@@ -219,7 +220,7 @@ async fn a_dry_run_leaves_nothing_behind() {
     let endpoints = [endpoint("a", &url, authority.pem())];
     let verifier = verifier(&endpoints, Settings::default(), Arc::clone(&store) as Arc<dyn Store>);
     let image = Reference::parse("registry.local/a/b:1").unwrap();
-    let question = Question { image: image.clone(), attestors, repository: None };
+    let question = Question::new(image.clone(), attestors);
     let ask =
         async |purpose| verifier.verify(&question, Instant::now() + Duration::from_secs(5), purpose).await;
     assert!(ask(Purpose::DryRun).await.proof().is_some());
@@ -230,6 +231,41 @@ async fn a_dry_run_leaves_nothing_behind() {
     assert_eq!((store.signatures(&digest).len(), store.tag(&image).unwrap().digest), (1, digest));
     registry.stop().await;
     assert!(ask(Purpose::DryRun).await.proof().is_some(), "what is known is used");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_record_counts_only_by_a_bundle_or_where_nothing_may_wait() {
+    let (authority, (signer, attestors)) = (Authority::generate("site").unwrap(), signer());
+    let mut registry = SampleRegistry::start(&authority, |_| None).await.unwrap();
+    let digest = registry.push_signed("a/b:1", "b", &signer, Shape::Tag).unwrap();
+    let url = format!("https://127.0.0.1:{}", registry.port);
+    let store = Arc::new(Memory::default());
+    let image = Reference::parse("registry.local/a/b:1").unwrap();
+    let ask = async |any_age| {
+        // As after a restart.
+        let store = Arc::clone(&store) as Arc<dyn Store>;
+        let endpoints = [endpoint("a", &url, authority.pem())];
+        let verifier = verifier(&endpoints, Settings::default(), store);
+        let question = Question { any_age, ..Question::new(image.clone(), attestors.clone()) };
+        let deadline = Instant::now() + Duration::from_secs(5);
+        verifier.verify(&question, deadline, Purpose::Decision).await.outcome
+    };
+    assert!(matches!(ask(false).await, Outcome::Verified(_)));
+    registry.stop().await;
+    let record = |days: i64, origin| {
+        let age = jiff::SignedDuration::from_hours(24 * days);
+        TagRecord { digest: digest.clone(), confirmed: SystemClock::default().wall() - age, origin }
+    };
+    for (days, origin, any_age, good) in [
+        (6, Origin::Registry, false, true),
+        (60, Origin::Registry, false, false),
+        (60, Origin::Registry, true, true),
+        (60, Origin::Bundle, false, true),
+    ] {
+        store.record_tag(&image, record(days, origin));
+        let outcome = ask(any_age).await;
+        assert_eq!(matches!(outcome, Outcome::Verified(_)), good, "{days} {origin:?} {any_age}: {outcome:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,82 @@
+//! Whoever wants to know what was decided: metrics, events.
+
+use std::time::Duration;
+
+use countersign_policy::{Phase, Review};
+use countersign_verdict::{Decision, Tier, Verdict};
+use serde_json::Value;
+
+/// Is told what was decided. It must not wait.
+pub trait Observer: Send + Sync {
+    /// A review was answered.
+    fn answered(&self, phase: Phase, tier: Tier, allowed: bool, took: Duration);
+    /// A verdict counts: one for each image and rule that covers it.
+    fn verdict(&self, verdict: &Verdict, enforce: bool, decision: Decision);
+    /// Something became of a pod, or will under Enforce, that its owner should know. Not told of dry
+    /// runs.
+    fn report(&self, subject: &Subject, report: Report, message: &str);
+}
+
+/// What is reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// It was denied.
+    Denied,
+    /// It was admitted, as the rule does not enforce.
+    Violation,
+}
+
+/// Whom a review is about, as the request has it: to find people by, and nothing to be believed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// The namespace.
+    pub namespace: String,
+    /// The pod's name, or the beginning of a name yet to be made.
+    pub name: String,
+    /// Who made the pod, if it was a controller.
+    pub owner: Option<Owner>,
+}
+
+/// The controller of an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// `apps/v1`.
+    pub api_version: String,
+    /// `ReplicaSet`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+}
+
+impl Subject {
+    pub(crate) fn of(review: &Review) -> Self {
+        let metadata = &review.object()["metadata"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let owners = metadata["ownerReferences"].as_array();
+        let owner = owners.into_iter().flatten().find(|owner| owner["controller"] == true);
+        Self {
+            namespace: review.namespace.clone(),
+            name: metadata["name"]
+                .as_str()
+                .map_or_else(|| text(&metadata["generateName"]), ToOwned::to_owned),
+            owner: owner.map(|owner| Owner {
+                api_version: text(&owner["apiVersion"]),
+                kind: text(&owner["kind"]),
+                name: text(&owner["name"]),
+                uid: text(&owner["uid"]),
+            }),
+        }
+    }
+}
+
+/// Nobody wants to know.
+#[derive(Clone, Copy, Debug)]
+pub struct Unobserved;
+
+impl Observer for Unobserved {
+    fn answered(&self, _: Phase, _: Tier, _: bool, _: Duration) {}
+    fn verdict(&self, _: &Verdict, _: bool, _: Decision) {}
+    fn report(&self, _: &Subject, _: Report, _: &str) {}
+}

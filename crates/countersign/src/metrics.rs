@@ -1,0 +1,221 @@
+//! `/metrics`: what the program does, in OpenMetrics text. No label is taken from a request.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_admission::{Observer, Owner, Report, Subject};
+use countersign_cluster::{About, Events, Evidence};
+use countersign_policy::Phase;
+use countersign_verdict::{Decision, Format, Tier, Verdict};
+use countersign_verifier::Verifier;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::live::Live;
+
+/// Seconds: warm decisions take tenths of a millisecond, the deadline is five seconds.
+const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answer {
+    phase: &'static str,
+    tier: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Kind {
+    verdict: &'static str,
+    format: &'static str,
+    enforce: &'static str,
+}
+
+/// Counts what is decided, and tells owners of pods by events.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    answers: Family<Answer, Histogram, fn() -> Histogram>,
+    verdicts: Family<Kind, Counter>,
+    events: Events,
+    /// Whether this replica leads.
+    pub(crate) leads: Gauge,
+    /// When the serving certificate ends, as a Unix time.
+    pub(crate) certificate_ends: Gauge,
+}
+
+impl Metrics {
+    pub(crate) fn new(events: Events) -> Self {
+        Self {
+            answers: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+            verdicts: Family::default(),
+            events,
+            leads: Gauge::default(),
+            certificate_ends: Gauge::default(),
+        }
+    }
+
+    /// All that `/metrics` shows.
+    pub(crate) fn registry(&self, live: Arc<Live>, evidence: Arc<Evidence>) -> Registry {
+        let mut registry = Registry::with_prefix("countersign");
+        registry.register(
+            "admission_seconds",
+            "How long reviews took to answer, by webhook and result",
+            self.answers.clone(),
+        );
+        registry.register(
+            "verdicts",
+            "Verdicts that counted, one for each image and rule that covers it",
+            self.verdicts.clone(),
+        );
+        registry.register("leader", "Whether this replica leads", self.leads.clone());
+        registry.register(
+            "certificate_expiry_seconds",
+            "When the serving certificate ends, as a Unix time",
+            self.certificate_ends.clone(),
+        );
+        registry.register_collector(Box::new(State { live, evidence }));
+        registry
+    }
+}
+
+const fn word(format: Format) -> &'static str {
+    match format {
+        Format::CosignSig => "cosign",
+        Format::SigstoreBundle => "bundle",
+    }
+}
+
+/// As text.
+pub(crate) fn text(registry: &Registry) -> Result<String, fmt::Error> {
+    let mut text = String::new();
+    encode(&mut text, registry)?;
+    Ok(text)
+}
+
+impl Observer for Metrics {
+    fn answered(&self, phase: Phase, tier: Tier, allowed: bool, took: Duration) {
+        let answer = Answer {
+            phase: if phase == Phase::Mutate { "mutate" } else { "validate" },
+            tier: if tier == Tier::Fail { "fail" } else { "ignore" },
+            result: if allowed { "allowed" } else { "denied" },
+        };
+        self.answers.get_or_create(&answer).observe(took.as_secs_f64());
+    }
+
+    fn verdict(&self, verdict: &Verdict, enforce: bool, _: Decision) {
+        let kind = Kind {
+            verdict: verdict.outcome.word(),
+            format: verdict.proof().map_or("none", |proof| word(proof.format)),
+            enforce: if enforce { "true" } else { "false" },
+        };
+        self.verdicts.get_or_create(&kind).inc();
+    }
+
+    fn report(&self, subject: &Subject, report: Report, message: &str) {
+        let namespace = subject.namespace.clone();
+        let about = match &subject.owner {
+            Some(Owner { api_version, kind, name, uid }) => About {
+                api_version: api_version.clone(),
+                kind: kind.clone(),
+                namespace,
+                name: name.clone(),
+                uid: uid.clone(),
+            },
+            None => About {
+                api_version: "v1".to_owned(),
+                kind: "Pod".to_owned(),
+                namespace,
+                name: subject.name.clone(),
+                uid: String::new(),
+            },
+        };
+        let reason = if report == Report::Denied { "ImageDenied" } else { "ImageViolation" };
+        self.events.say(about, reason, message);
+    }
+}
+
+/// What is asked for when somebody looks.
+struct State {
+    live: Arc<Live>,
+    evidence: Arc<Evidence>,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("State")
+    }
+}
+
+impl Collector for State {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let webhook = self.live.webhook();
+        let ready = ConstGauge::new(i64::from(webhook.is_ok()));
+        ready.encode(encoder.encode_descriptor(
+            "ready",
+            "Whether there is a Site and all has been read",
+            None,
+            ready.metric_type(),
+        )?)?;
+        let digests = ConstGauge::new(i64::try_from(self.evidence.digests()).unwrap_or(i64::MAX));
+        digests.encode(encoder.encode_descriptor(
+            "evidence_digests",
+            "Images that there is evidence of in the cluster",
+            None,
+            digests.metric_type(),
+        )?)?;
+        let Ok(webhook) = webhook else { return Ok(()) };
+        let verifier: &Arc<Verifier> = webhook.answers();
+        // Verifiers come and go with the Site: counters begin anew.
+        let hits = ConstCounter::new(verifier.evidence_hits());
+        hits.encode(encoder.encode_descriptor(
+            "evidence_hits",
+            "Proofs that were found in the evidence",
+            None,
+            hits.metric_type(),
+        )?)?;
+        let mut endpoints = verifier.endpoints();
+        endpoints.sort_by(|a, b| a.name.cmp(&b.name));
+        endpoints.dedup_by(|a, b| {
+            // Several hosts may lead to one endpoint.
+            let same = a.name == b.name;
+            if same {
+                b.held_off |= a.held_off;
+                for ((_, count), (_, more)) in b.requests.iter_mut().zip(&a.requests) {
+                    *count += more;
+                }
+            }
+            same
+        });
+        let counter = ConstCounter::new(0_u64);
+        let mut requests = encoder.encode_descriptor(
+            "endpoint_requests",
+            "Requests to an endpoint by what came of them",
+            None,
+            counter.metric_type(),
+        )?;
+        for endpoint in &endpoints {
+            for (outcome, count) in &endpoint.requests {
+                let labels = [("endpoint", endpoint.name.as_str()), ("outcome", *outcome)];
+                ConstCounter::new(*count).encode(requests.encode_family(&labels)?)?;
+            }
+        }
+        let gauge = ConstGauge::new(0_i64);
+        let mut up = encoder.encode_descriptor(
+            "endpoint_up",
+            "Whether an endpoint is asked: not while it could not be reached a moment ago",
+            None,
+            gauge.metric_type(),
+        )?;
+        for endpoint in &endpoints {
+            let labels = [("endpoint", endpoint.name.as_str())];
+            ConstGauge::new(i64::from(!endpoint.held_off)).encode(up.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,194 @@
+//! One replica of `countersign serve` in a cluster.
+
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use countersign_clock::SystemClock;
+use countersign_cluster::{
+    Candidate, Certificates, Client, Dns, Events, Evidence, Installation, LeaseTiming, Objects, Place,
+    Target, Webhooks, evidence,
+};
+use countersign_https::{Authority, CurrentIdentity, ServeLimits, full};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Response, StatusCode};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::cli::{Exit, Replica};
+use crate::leader::Leader;
+use crate::live::{self, Live};
+use crate::metrics::{self, Metrics};
+use crate::serve::{asked_to_end, talk};
+
+/// The lease that one of all replicas holds.
+pub(crate) const LEASE: &str = "countersign";
+/// How long giving it up may take.
+const RELEASE: Duration = Duration::from_secs(2);
+/// How long it goes on serving after it was asked to end: until nobody sends it anything.
+const LINGER: Duration = Duration::from_secs(15);
+/// How long until what the API server refused is asked for again.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// What is said of an installation on the command line.
+pub(crate) fn installation(namespace: &str, deployment: &str) -> Installation {
+    Installation {
+        namespace: namespace.to_owned(),
+        deployment: deployment.to_owned(),
+        lease: LEASE.to_owned(),
+    }
+}
+
+/// Serves until the process is asked to end.
+pub(crate) async fn serve(arguments: &Replica, client: Client, listener: TcpListener) -> Result<Exit> {
+    let Replica { namespace, deployment, service, service_port, webhook_url, .. } = arguments;
+    let (target, names) = match webhook_url {
+        None => {
+            let names =
+                [service.clone(), format!("{service}.{namespace}"), format!("{service}.{namespace}.svc")];
+            (Target::Service { name: service.clone(), port: *service_port }, names.to_vec())
+        }
+        Some(url) => {
+            let url = url.trim_end_matches('/');
+            let uri: hyper::Uri = url.parse().context("--webhook-url")?;
+            let host = uri.host().filter(|_| uri.scheme_str() == Some("https"));
+            let host = host.context("--webhook-url: `https://HOST:PORT` is needed")?;
+            (Target::Url(url.to_owned()), vec![host.to_owned()])
+        }
+    };
+    let identity = identity_of_this();
+    let clock = Arc::new(SystemClock::default());
+    let certificates = Certificates::new(&client, namespace, names.clone(), clock.clone());
+    talk(&format!("serving what the cluster says on https://{}", listener.local_addr()?));
+
+    // Until the Secret is read, probes are answered with what nobody has to trust.
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let current = Arc::new(CurrentIdentity::new(&Authority::generate("countersign")?.issue(&names)?)?);
+    let tls = Arc::new(countersign_https::server_of(&current)?);
+    let (events, say) = Events::new(&client, &identity);
+    let metrics = Metrics::new(events);
+    let live = Arc::new(Live::new(current, Arc::new(metrics.clone())));
+    let (leading, leads) = watch::channel(false);
+    let candidate =
+        Arc::new(Candidate::new(&client, namespace, LEASE, &identity, LeaseTiming::DEFAULT, clock.clone()));
+
+    // All that goes on beside serving; none of it ends by itself.
+    let mut tasks: JoinSet<anyhow::Error> = JoinSet::new();
+    tasks.spawn(never(say));
+    {
+        let candidate = Arc::clone(&candidate);
+        tasks.spawn(async move {
+            candidate.run(&leading).await;
+            anyhow::anyhow!("nobody asks for the lease any more")
+        });
+    }
+    let leader = Leader {
+        client: client.clone(),
+        namespace: namespace.clone(),
+        identity,
+        target,
+        webhooks: Webhooks::new(&client, installation(namespace, deployment)),
+        certificates,
+        dns: Dns::new(client.clone(), Place::default()),
+        live: Arc::clone(&live),
+        metrics: metrics.clone(),
+        clock,
+    };
+    let follower = {
+        let (client, namespace, live) = (client.clone(), namespace.clone(), Arc::clone(&live));
+        async move { Box::pin(follow(&client, &namespace, leader, leads, metrics, live)).await }
+    };
+    tasks.spawn(follower);
+
+    let mut result = Ok(Exit::Good);
+    let asked = asked_to_end()?;
+    let ending = Arc::clone(&live);
+    let end = async {
+        tokio::select! {
+            () = asked => {
+                // Whoever asks whether it is ready is told no, and the rest is served for a while.
+                ending.end();
+                tokio::time::sleep(LINGER).await;
+            }
+            ended = tasks.join_next() => result = Err(match ended {
+                Some(Ok(error)) => error,
+                Some(Err(error)) => error.into(),
+                None => anyhow::anyhow!("nothing is followed any more"),
+            }),
+        }
+    };
+    let handler = move |request| Arc::clone(&live).answer(request);
+    countersign_https::serve(listener, Some(tls), ServeLimits::DEFAULT, handler, end).await;
+    tasks.shutdown().await;
+    // Another one may lead at once.
+    _ = tokio::time::timeout(RELEASE, candidate.release()).await;
+    result
+}
+
+/// Reads what the cluster has, and leads when its turn comes; it ends only with an error.
+async fn follow(
+    client: &Client,
+    namespace: &str,
+    leader: Leader,
+    leads: watch::Receiver<bool>,
+    metrics: Metrics,
+    live: Arc<Live>,
+) -> anyhow::Error {
+    let mut said = String::new();
+    let key = loop {
+        // Any replica may make what is not there yet; the first one wins.
+        let made = async {
+            leader.certificates.make().await?;
+            anyhow::Ok(evidence::record_key(client, namespace).await?)
+        };
+        match made.await {
+            Ok(key) => break key,
+            Err(error) => {
+                let error = format!("{error:#}");
+                if error != said {
+                    tracing::warn!(error, "Secrets cannot be made or read in `{namespace}`");
+                    live.wait_for(&error);
+                }
+                said = error;
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    };
+    let (store, writer) = Evidence::new(client, key);
+    live.show(metrics.registry(Arc::clone(&live), Arc::clone(&store)));
+    let (read, is_read) = watch::channel(false);
+    let objects = Objects::watch(client, namespace);
+    tokio::select! {
+        ended = live::follow(objects, Arc::clone(&store), is_read, Arc::clone(&live)) => ended.into(),
+        () = store.follow(client, &read) => anyhow::anyhow!("the watch of evidence has ended"),
+        () = writer.run() => anyhow::anyhow!("nobody writes evidence any more"),
+        () = leader.run(leads) => anyhow::anyhow!("nobody would lead any more"),
+    }
+}
+
+async fn never(work: impl Future<Output = ()>) -> anyhow::Error {
+    work.await;
+    anyhow::anyhow!("nobody writes events any more")
+}
+
+/// `/metrics`.
+pub(crate) fn shown(registry: &prometheus_client::registry::Registry) -> Response<countersign_https::Body> {
+    let Ok(text) = metrics::text(registry) else {
+        let mut response = Response::new(full("the metrics cannot be shown\n"));
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        return response;
+    };
+    let mut response = Response::new(full(text));
+    let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
+
+/// A name that no other process has.
+fn identity_of_this() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "countersign".to_owned());
+    let random = RandomState::new().build_hasher().finish();
+    format!("{host}-{random:016x}")
+}

@@ -1,0 +1,3 @@
+module countersign.dev/e2e/tools/app
+
+go 1.26.0
