@@ -23,17 +23,38 @@ const TOKEN: &str = "e2e-admin";
 pub struct ControlPlane {
     port: u16,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    /// For what the parts of it share: keys and logs.
+    directory: TempDir,
     _apiserver: Process,
     _etcd: Process,
-    _directory: TempDir,
+}
+
+/// Where the API server is, and who vouches for it.
+struct Address<'a> {
+    bind: &'a str,
+    advertise: &'a str,
+    port: u16,
+    authority: Option<(&'a Authority, &'a [&'a str])>,
 }
 
 impl ControlPlane {
     /// Starts both and waits until the API server is ready and has a service account to make pods with.
     pub async fn start() -> Self {
+        let here = "127.0.0.1";
+        Self::start_at(Address { bind: here, advertise: here, port: free_port(), authority: None }).await
+    }
+
+    /// The same for a node: on every address of a machine, where pods can reach it.
+    pub async fn start_for_node(address: &str, authority: &Authority) -> Self {
+        let names = [address, "127.0.0.1", "10.96.0.1", "kubernetes.default.svc"];
+        let authority = Some((authority, names.as_slice()));
+        Self::start_at(Address { bind: "0.0.0.0", advertise: address, port: 6443, authority }).await
+    }
+
+    async fn start_at(at: Address<'_>) -> Self {
         let directory = TempDir::new().unwrap();
         let path = |name: &str| directory.path().join(name);
-        let (client_port, peer_port, port) = (free_port(), free_port(), free_port());
+        let (client_port, peer_port, port) = (free_port(), free_port(), at.port);
         let (etcd_url, peer_url) =
             (format!("http://127.0.0.1:{client_port}"), format!("http://127.0.0.1:{peer_port}"));
         let log = |name: &str| Stdio::from(std::fs::File::create(path(name)).unwrap());
@@ -64,10 +85,21 @@ impl ControlPlane {
             format!("--service-account-signing-key-file={}", path("sa.key").display()),
             format!("--cert-dir={}", path("certificates").display()),
         ]);
+        if let Some((authority, names)) = at.authority {
+            let identity = authority.issue(names).unwrap();
+            std::fs::write(path("ca.pem"), authority.pem()).unwrap();
+            std::fs::write(path("tls.pem"), identity.chain_pem).unwrap();
+            std::fs::write(path("tls.key"), identity.key_pem).unwrap();
+            apiserver.arg(format!("--tls-cert-file={}", path("tls.pem").display()));
+            apiserver.arg(format!("--tls-private-key-file={}", path("tls.key").display()));
+            apiserver.arg("--endpoint-reconciler-type=lease");
+        } else {
+            // An address of loopback is no endpoint.
+            apiserver.arg("--endpoint-reconciler-type=none");
+        }
+        apiserver.arg(format!("--bind-address={}", at.bind));
+        apiserver.arg(format!("--advertise-address={}", at.advertise));
         apiserver.args([
-            "--bind-address=127.0.0.1",
-            "--advertise-address=127.0.0.1",
-            "--endpoint-reconciler-type=none",
             "--authorization-mode=Node,RBAC",
             "--service-account-issuer=https://kubernetes.default.svc",
             "--service-cluster-ip-range=10.96.0.0/16",
@@ -83,12 +115,15 @@ impl ControlPlane {
             .enable_http1()
             .build();
         let client = Client::builder(TokioExecutor::new()).build(https);
-        let plane = Self { port, client, _apiserver: apiserver, _etcd: etcd, _directory: directory };
+        let plane = Self { port, client, directory, _apiserver: apiserver, _etcd: etcd };
         plane
             .until("the API server is ready", async || {
                 plane.call(Method::GET, "/readyz", None).await.0 == 200
             })
             .await;
+        if at.authority.is_some() {
+            return plane;
+        }
         // There is no controller that would make it.
         plane
             .until("a service account can be made", async || {
@@ -103,6 +138,11 @@ impl ControlPlane {
     /// Where the API server listens on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// A file that the parts of it share.
+    pub fn path(&self, name: &str) -> std::path::PathBuf {
+        self.directory.path().join(name)
     }
 
     /// A kubeconfig for whoever may do everything.

@@ -135,23 +135,7 @@ impl Containerd {
     pub fn seen(&mut self) -> Vec<(String, u16)> {
         self.unwatch();
         let text = std::fs::read_to_string(&self.trace).unwrap_or_default();
-        let between = |line: &str, before: &str, after: char| -> Option<String> {
-            let rest = &line[line.find(before)? + before.len()..];
-            Some(rest.split(after).next()?.to_owned())
-        };
-        let mut seen: Vec<_> = text
-            .lines()
-            .filter(|line| line.contains("AF_INET"))
-            .filter_map(|line| {
-                let port = between(line, "_port=htons(", ')')?.parse().ok()?;
-                let address = between(line, "inet_addr(\"", '"')
-                    .or_else(|| between(line, "inet_pton(AF_INET6, \"", '"'))?;
-                Some((address, port))
-            })
-            .collect();
-        seen.sort();
-        seen.dedup();
-        seen
+        addresses(&text)
     }
 
     fn unwatch(&mut self) {
@@ -172,4 +156,25 @@ impl Drop for Containerd {
             _ = tracer.wait();
         }
     }
+}
+
+/// Every `address port` in what strace has written.
+pub(crate) fn addresses(trace: &str) -> Vec<(String, u16)> {
+    let between = |line: &str, before: &str, after: char| -> Option<String> {
+        let rest = &line[line.find(before)? + before.len()..];
+        Some(rest.split(after).next()?.to_owned())
+    };
+    let mut seen: Vec<_> = trace
+        .lines()
+        .filter(|line| line.contains("AF_INET"))
+        .filter_map(|line| {
+            let port = between(line, "_port=htons(", ')')?.parse().ok()?;
+            let address = between(line, "inet_addr(\"", '"')
+                .or_else(|| between(line, "inet_pton(AF_INET6, \"", '"'))?;
+            Some((address, port))
+        })
+        .collect();
+    seen.sort();
+    seen.dedup();
+    seen
 }

@@ -25,6 +25,17 @@ pub struct Pushed {
 }
 
 impl Pushed {
+    /// One that is there already.
+    pub fn there(host: &str, repository: &str, tag: &str, digest: &str) -> Self {
+        let digest = Digest::parse(digest).unwrap();
+        Self { name: format!("{host}/{repository}"), tag: tag.to_owned(), digest, size: 0 }
+    }
+
+    /// By the name that it has at another host.
+    pub fn named(&self, host: &str) -> String {
+        format!("{host}/{}:{}", self.name.split_once('/').unwrap().1, self.tag)
+    }
+
     /// `host/repository@digest`, as signers want it.
     pub fn by_digest(&self) -> String {
         format!("{}@{}", self.name, self.digest)
@@ -96,6 +107,38 @@ pub async fn push_image_for(
     let archive = layer(content);
     let rootfs = json!({ "type": "layers", "diff_ids": [Digest::sha256_of(&archive).to_string()] });
     let config = json!({ "architecture": architecture, "os": "linux", "rootfs": rootfs });
+    let mut config = blob(host, repository, config.to_string().as_bytes()).await;
+    config["mediaType"] = json!("application/vnd.oci.image.config.v1+json");
+    let mut layer = blob(host, repository, &archive).await;
+    layer["mediaType"] = json!("application/vnd.oci.image.layer.v1.tar");
+    let content = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer] });
+    manifest(host, repository, tag, MANIFEST, &content).await
+}
+
+/// Pushes an image that runs: one program, with the arguments that it has where a pod gives none.
+pub async fn push_program(
+    host: &str,
+    repository: &str,
+    tag: &str,
+    program: &std::path::Path,
+    arguments: &[&str],
+) -> Pushed {
+    let content = std::fs::read(program).unwrap();
+    let mut header = tar::Header::new_ustar();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o755);
+    let mut builder = tar::Builder::new(Vec::new());
+    builder.append_data(&mut header, "program", content.as_slice()).unwrap();
+    // One that no other image has: layers of images that are removed go, too.
+    let mark = format!("{repository}:{tag} {}", arguments.join(" "));
+    let mut header = tar::Header::new_ustar();
+    header.set_size(mark.len() as u64);
+    header.set_mode(0o644);
+    builder.append_data(&mut header, "mark", mark.as_bytes()).unwrap();
+    let archive = builder.into_inner().unwrap();
+    let rootfs = json!({ "type": "layers", "diff_ids": [Digest::sha256_of(&archive).to_string()] });
+    let run = json!({ "Entrypoint": ["/program"], "Cmd": arguments });
+    let config = json!({ "architecture": "amd64", "os": "linux", "config": run, "rootfs": rootfs });
     let mut config = blob(host, repository, config.to_string().as_bytes()).await;
     config["mediaType"] = json!("application/vnd.oci.image.config.v1+json");
     let mut layer = blob(host, repository, &archive).await;

@@ -3,34 +3,18 @@
 
 use std::process::Command;
 
-use countersign_clock::{Clock as _, SystemClock};
-use countersign_e2e::{Fate, Installed, Outside, SECRETS, SITES, assert_isolated, countersign, pod, run};
-use countersign_evidence::{Origin, RecordKey, TagRecord};
-use countersign_reference::{Digest, Reference};
+use countersign_e2e::{
+    Fate, Installed, Outside, SECRETS, SITES, assert_isolated, countersign, pod, run, tag_record,
+};
+use countersign_evidence::Origin;
+use countersign_reference::Digest;
 use hyper::Method;
-use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 const EVIDENCE: &str = "/apis/countersign.dev/v1alpha1/imageevidences";
 
 fn object_of(digest: &Digest) -> String {
     format!("{EVIDENCE}/{}", digest.to_string().replacen(':', "-", 1))
-}
-
-/// A tag record as the cluster itself would have made it.
-async fn record(cluster: &Installed, image: &str, digest: &Digest, days: i64, origin: Origin) -> Value {
-    use base64::Engine as _;
-    let secret = cluster.plane.call(Method::GET, &format!("{SECRETS}/countersign-evidence"), None).await.1;
-    let key = secret["data"]["hmac"].as_str().unwrap();
-    let key = base64::engine::general_purpose::STANDARD.decode(key).unwrap();
-    let key = RecordKey::parse(std::str::from_utf8(&key).unwrap()).unwrap();
-    let record = TagRecord {
-        digest: digest.clone(),
-        confirmed: SystemClock::default().wall() - SignedDuration::from_hours(24 * days),
-        origin,
-    };
-    let mac = key.mac(&Reference::parse(image).unwrap(), &record);
-    json!({ "image": image, "confirmed": record.confirmed.to_string(), "origin": origin.word(), "mac": mac.0 })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,13 +48,13 @@ async fn what_was_verified_is_known_after_a_restart_without_a_registry() {
     // and what names a digest needs none.
     let good = cluster.plane.call(Method::GET, &object, None).await.1["spec"]["tags"].clone();
     let image = "registry.local/quay.io/acme/signed:1";
-    let old = record(&cluster, image, &digest, 60, Origin::Registry).await;
+    let old = tag_record(&cluster.plane, image, &digest, 60, Origin::Registry).await;
     cluster.patch(&object, &json!({ "spec": { "tags": [old] } })).await;
     cluster.restart().await;
     cluster.soon("an old record", Fate::Denied, Fate::Denied).await;
     let pinned = pod("third", &[&format!("quay.io/acme/signed@{digest}")]);
     assert_eq!(cluster.plane.create_pod(&pinned).await.0, 201);
-    let of_bundle = record(&cluster, image, &digest, 60, Origin::Bundle).await;
+    let of_bundle = tag_record(&cluster.plane, image, &digest, 60, Origin::Bundle).await;
     cluster.patch(&object, &json!({ "spec": { "tags": [of_bundle.clone()] } })).await;
     cluster.soon("an old record of a bundle", Fate::Pinned, Fate::Denied).await;
 

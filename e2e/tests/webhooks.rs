@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use countersign_e2e::{Fate, Installed, SITES, assert_isolated, pod};
+use countersign_e2e::{Fate, Injector, Installed, SITES, assert_isolated, pod};
 use hyper::Method;
 use serde_json::{Value, json};
 
@@ -112,6 +112,9 @@ async fn nobody_there_is_closed_for_most_and_open_for_what_must_not_wait() {
     let denied = async || cluster.fate_in("kube-system", "unsigned").await == Fate::Denied;
     cluster.plane.until("the second tier is in force", denied).await;
 
+    // The Deployment goes, and its replicas with it.
+    assert_eq!(cluster.plane.call(Method::DELETE, &format!("{DEPLOYMENTS}/countersign"), None).await.0, 200);
+    tokio::time::sleep(Duration::from_secs(4)).await;
     cluster.replicas.clear();
     for image in ["signed", "unsigned"] {
         assert_eq!(cluster.fate(image).await, Fate::Closed, "{image}");
@@ -119,8 +122,50 @@ async fn nobody_there_is_closed_for_most_and_open_for_what_must_not_wait() {
         assert_eq!(cluster.fate_in("countersign", image).await, Fate::Admitted, "{image}");
     }
     // Its return needs no hand.
+    cluster.plane.install("countersign").await;
     cluster.restart().await;
     cluster.soon("it is back", Fate::Pinned, Fate::Denied).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t23_a_sidecar_that_comes_after_ours_is_pinned_or_denied() {
+    assert_isolated();
+    let cluster = Installed::start().await;
+    let create = async |name: &str| cluster.plane.create_pod(&pod(name, &["quay.io/acme/signed:1"])).await;
+    let injector = Injector::register(&cluster.plane, "quay.io/acme/signed:1").await;
+    let pinned = format!("registry.local/quay.io/acme/signed:1@{}", cluster.signed.digest);
+    // Once it is in force: we are asked again, and pin what was added.
+    let injected = async || {
+        injector.add(1);
+        let (status, stored) = create("injected").await;
+        let path = "/api/v1/namespaces/default/pods/injected?gracePeriodSeconds=0";
+        cluster.plane.call(Method::DELETE, path, None).await;
+        let containers = &stored["spec"]["containers"];
+        status == 201
+            && containers[1]["image"] == pinned.as_str()
+            && containers[0]["image"] == pinned.as_str()
+    };
+    cluster.plane.until("a sidecar is verified and pinned", injected).await;
+    // What is added after we were asked again has no digest, whoever has signed it.
+    injector.add(2);
+    let (status, body) = create("twice").await;
+    assert_eq!(status, 403, "{body:#}");
+    let message = body["message"].as_str().unwrap();
+    assert!(message.contains("was not pinned: added or changed after Countersign's mutation"), "{message}");
+    assert!(message.contains("quay.io/acme/signed:1"), "{message}");
+
+    // One that nobody has signed is denied the first time.
+    let path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/zzz-injector";
+    assert_eq!(cluster.plane.call(Method::DELETE, path, None).await.0, 200);
+    let injector = Injector::register(&cluster.plane, "quay.io/acme/unsigned:1").await;
+    let denied = async || {
+        injector.add(1);
+        let (status, body) = create("bad-sidecar").await;
+        let path = "/api/v1/namespaces/default/pods/bad-sidecar?gracePeriodSeconds=0";
+        cluster.plane.call(Method::DELETE, path, None).await;
+        status == 403 && body["message"].as_str().unwrap().contains("Unsigned")
+    };
+    cluster.plane.until("a sidecar that nobody has signed is denied", denied).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use countersign_layout::{Descriptor, Layout};
-use serde_json::json;
+use countersign_layout::{Descriptor, Layout, canary};
+use serde_json::{Value, json};
 
 use crate::{cargo, root, run};
 
@@ -44,7 +44,8 @@ pub(crate) fn check(to: &Path) -> Result<()> {
 
 /// A static binary without a trace of where it was built.
 fn binary(target: &Path) -> Result<PathBuf> {
-    let home = std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")));
+    let home =
+        std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")));
     let home = home.context("neither CARGO_HOME nor HOME is set")?;
     let (root, target_text) = (root().display().to_string(), target.display().to_string());
     // The last that fits counts.
@@ -76,19 +77,27 @@ fn layout(binary: &Path, to: &Path) -> Result<String> {
         Ok(Descriptor::new(media_type, layout.put(content)?, content.len() as u64))
     };
     let layer = put(LAYER, &layer)?;
-    let config = json!({
-        "architecture": "amd64", "os": "linux",
-        "config": { "User": USER, "Entrypoint": ["/countersign"], "WorkingDir": "/" },
-        "rootfs": { "type": "layers", "diff_ids": [layer.digest] },
-        "history": [{ "created_by": "cargo xtask image" }],
-    });
-    let config = put(CONFIG, config.to_string().as_bytes())?;
-    let manifest = json!({
-        "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer],
-        "annotations": { "org.opencontainers.image.version": VERSION, "org.opencontainers.image.licenses": "Apache-2.0" },
-    });
-    let manifest = put(MANIFEST, manifest.to_string().as_bytes())?;
-    let digest = manifest.digest.to_string();
-    layout.name(&format!("countersign/countersign:{VERSION}"), manifest)?;
+    let image = |labels: Value| -> Result<Descriptor> {
+        let config = json!({
+            "architecture": "amd64", "os": "linux",
+            "config": { "User": USER, "Entrypoint": ["/countersign"], "WorkingDir": "/", "Labels": labels },
+            "rootfs": { "type": "layers", "diff_ids": [layer.digest] },
+            "history": [{ "created_by": "cargo xtask image" }],
+        });
+        let config = put(CONFIG, config.to_string().as_bytes())?;
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer], "annotations": labels,
+        });
+        put(MANIFEST, manifest.to_string().as_bytes())
+    };
+    let labels = json!({ "org.opencontainers.image.version": VERSION, "org.opencontainers.image.licenses": "Apache-2.0" });
+    let own = image(labels)?;
+    let digest = own.digest.to_string();
+    layout.name(&format!("countersign/countersign:{VERSION}"), own)?;
+    // The same program, and other digests: which of them a node pulls says whom it asks first.
+    for tag in [canary::BOOTSTRAP, canary::CLUSTER] {
+        let image = image(json!({ "dev.countersign.canary": tag }))?;
+        layout.name(&format!("{}:{tag}", canary::REPOSITORY), image)?;
+    }
     Ok(digest)
 }

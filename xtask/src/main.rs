@@ -49,6 +49,7 @@ fn main() -> ExitCode {
 fn test(rest: &[&str]) -> Result<()> {
     tools::build_all()?;
     tools::of_the_system()?;
+    image::build(&root().join(image::DIRECTORY))?;
     // The program itself, which end-to-end tests run, and then the tests.
     run(cargo().args(["build", "--workspace", "--all-features"]))?;
     run(cargo().args(["test", "--workspace", "--all-features", "--no-run"]))?;

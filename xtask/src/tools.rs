@@ -130,28 +130,45 @@ pub(crate) fn build_all() -> Result<()> {
     Ok(())
 }
 
-/// What only the distribution has: `strace`, which shows whom a runtime talks to. Installed where
-/// that may be done.
+/// What only the distribution has: programs that show whom a runtime talks to, and that a node
+/// consists of beside what is built here, each with its package.
+const OF_THE_SYSTEM: [(&str, &str); 6] = [
+    ("strace", "strace"),
+    ("runc", "runc"),
+    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
+    ("nft", "nftables"),
+    ("ip", "iproute2"),
+    ("pgrep", "procps"),
+];
+
+/// Installs them where that may be done.
 #[expect(clippy::print_stderr, reason = "this is a command line")]
 pub(crate) fn of_the_system() -> Result<()> {
     let there = |program: &str| {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+        let mut places = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+        // A path from `/` on stands for itself.
+        places.any(|directory| directory.join(program).is_file())
     };
-    if there("strace") {
+    let missing = || -> Vec<&str> {
+        let missing = OF_THE_SYSTEM.iter().filter(|(program, _)| !there(program));
+        missing.map(|(_, package)| *package).collect()
+    };
+    if missing().is_empty() {
         return Ok(());
     }
-    let install = ["apt-get", "install", "--yes", "--no-install-recommends", "strace"];
+    let install =
+        [&["apt-get", "install", "--yes", "--no-install-recommends"], missing().as_slice()].concat();
     // `/root` is readable for root alone.
     if there("apt-get") && std::fs::read_dir("/root").is_ok() {
-        eprintln!("installing strace, which tests of nodes need: {}", install.join(" "));
+        eprintln!("installing what tests of nodes need: {}", install.join(" "));
         _ = Command::new("apt-get").arg("update").status();
         run(Command::new(install[0]).args(&install[1..]).env("DEBIAN_FRONTEND", "noninteractive"))?;
     }
-    if there("strace") {
+    if missing().is_empty() {
         return Ok(());
     }
-    bail!("tests of nodes need strace: `{}` as root, or the same of another distribution", install.join(" "))
+    bail!("tests of nodes need: `{}` as root, or the same of another distribution", install.join(" "))
 }
 
 /// cargo-deny, installed below `target/` on first use.

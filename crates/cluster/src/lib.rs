@@ -27,7 +27,10 @@ pub use objects::{ObjectId, Objects, Snapshot, Stored, Texts, WatchEnded};
 pub use question::{Answer, ask};
 pub use serving::{Certificates, SERVING_SECRET, Serving, ServingError};
 pub use used::images_in_use;
-pub use webhooks::{CONFIGURATION, INTENT, Installation, Registered, RemoveError, Removed, Target, Webhooks};
+pub use webhooks::{
+    CONFIGURATION, INTENT, Installation, Registered, RemoveError, Removed, Target, Webhooks,
+    webhooks_registered,
+};
 
 /// How long the API server may say nothing.
 const READ_TIMEOUT: std::time::Duration = std::time::Duration::from_mins(1);

@@ -302,6 +302,22 @@ impl Webhooks {
     }
 }
 
+/// Whether both configurations are there, with a webhook in each.
+///
+/// # Errors
+///
+/// The API server says no, or nothing.
+pub async fn webhooks_registered(client: &Client) -> Result<bool, kube::Error> {
+    for kind in [Kind::Mutating, Kind::Validating] {
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind.resource());
+        let found = api.get_opt(CONFIGURATION).await?;
+        if found.is_none_or(|found| found.data["webhooks"].as_array().is_none_or(Vec::is_empty)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// What was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removed {

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod dns;
+mod install;
 mod node;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use cluster::{EvidenceCommand, EvidenceImport, WebhookCommand, WebhookPlace};
 pub(crate) use dns::{DnsClear, DnsCommand, DnsOverride, DnsPlace, DnsSet, DnsStatus};
+pub(crate) use install::{InstallCommand, InstallPlace, RetireBootstrap, SwitchOver};
 pub(crate) use node::{NodeApply, NodeCheck, NodeCommand, NodePlace, NodeRender, NodeRules};
 
 /// Only images that somebody trusted has signed.
@@ -53,6 +55,9 @@ pub(crate) enum Command {
     /// Proofs that outlive outages
     #[command(subcommand)]
     Evidence(EvidenceCommand),
+    /// The steps of an install that change where images come from
+    #[command(subcommand)]
+    Install(InstallCommand),
 }
 
 /// Which cluster.

@@ -2,12 +2,14 @@
 
 mod bundle;
 mod cli;
+mod commands;
 mod crds;
 mod demo;
 mod dns;
 mod endpoints;
 mod evidence;
 mod hosts_dir;
+mod install;
 mod kept;
 mod leader;
 mod live;
@@ -47,21 +49,7 @@ fn main() -> ExitCode {
             return cli::Exit::Usage.into();
         }
     };
-    let result = match arguments.command {
-        cli::Command::Demo => runtime.block_on(demo::run()),
-        cli::Command::Verify(arguments) => runtime.block_on(verify::run(&arguments)),
-        cli::Command::Serve(arguments) => runtime.block_on(serve::run(&arguments)),
-        cli::Command::Bundle(command) => runtime.block_on(bundle::run(&command)),
-        cli::Command::Node(command) => node::run(&command),
-        cli::Command::Crds(command) => runtime.block_on(crds::run(&command)),
-        cli::Command::Dns(cli::DnsCommand::Override(command)) => runtime.block_on(dns::run(&command)),
-        cli::Command::Webhook(command) => runtime.block_on(webhook::run(&command)),
-        cli::Command::Evidence(command) => runtime.block_on(evidence::run(&command)),
-        cli::Command::Mirror(command) => runtime.block_on(mirror::run(&command)),
-        cli::Command::Registry(cli::RegistryCommand::Serve(arguments)) => {
-            runtime.block_on(registry::run(&arguments))
-        }
-    };
+    let result = commands::run(arguments.command, &runtime);
     match result {
         Ok(exit) => exit.into(),
         Err(error) => {

@@ -67,7 +67,8 @@ fn endpoint(arguments: &MirrorArguments) -> Result<Endpoint> {
     }
 }
 
-fn report(filled: &Filled, endpoint: &Endpoint) -> Result<Exit> {
+/// Names what is missing, and what follows from it.
+pub(crate) fn report(filled: &Filled, endpoint: &Endpoint) -> Result<Exit> {
     let mut out = std::io::stdout().lock();
     for missing in &filled.missing {
         let word = if missing.known { "MISSING" } else { "UNKNOWN" };

@@ -77,13 +77,9 @@ pub(crate) async fn serve(arguments: &Replica, client: Client, listener: TcpList
     // All that goes on beside serving; none of it ends by itself.
     let mut tasks: JoinSet<anyhow::Error> = JoinSet::new();
     tasks.spawn(never(say));
-    {
-        let candidate = Arc::clone(&candidate);
-        tasks.spawn(async move {
-            candidate.run(&leading).await;
-            anyhow::anyhow!("nobody asks for the lease any more")
-        });
-    }
+    // Whoever is asked to end leads no more, from that moment on, and serves for a while.
+    let (end, ended) = watch::channel(false);
+    tasks.spawn(lead_until(Arc::clone(&candidate), leading, ended));
     let leader = Leader {
         client: client.clone(),
         namespace: namespace.clone(),
@@ -105,11 +101,12 @@ pub(crate) async fn serve(arguments: &Replica, client: Client, listener: TcpList
     let mut result = Ok(Exit::Good);
     let asked = asked_to_end()?;
     let ending = Arc::clone(&live);
-    let end = async {
+    let until = async {
         tokio::select! {
             () = asked => {
                 // Whoever asks whether it is ready is told no, and the rest is served for a while.
                 ending.end();
+                end.send_replace(true);
                 tokio::time::sleep(LINGER).await;
             }
             ended = tasks.join_next() => result = Err(match ended {
@@ -120,11 +117,25 @@ pub(crate) async fn serve(arguments: &Replica, client: Client, listener: TcpList
         }
     };
     let handler = move |request| Arc::clone(&live).answer(request);
-    countersign_https::serve(listener, Some(tls), ServeLimits::DEFAULT, handler, end).await;
+    countersign_https::serve(listener, Some(tls), ServeLimits::DEFAULT, handler, until).await;
     tasks.shutdown().await;
-    // Another one may lead at once.
     _ = tokio::time::timeout(RELEASE, candidate.release()).await;
     result
+}
+
+/// Tries to lead until it is asked to end; then another one may at once.
+async fn lead_until(
+    candidate: Arc<Candidate>,
+    leading: watch::Sender<bool>,
+    mut ended: watch::Receiver<bool>,
+) -> anyhow::Error {
+    tokio::select! {
+        () = candidate.run(&leading) => return anyhow::anyhow!("nobody asks for the lease any more"),
+        _ = ended.wait_for(|ended| *ended) => {}
+    }
+    leading.send_replace(false);
+    _ = tokio::time::timeout(RELEASE, candidate.release()).await;
+    std::future::pending().await
 }
 
 /// Reads what the cluster has, and leads when its turn comes; it ends only with an error.

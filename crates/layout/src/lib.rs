@@ -12,6 +12,7 @@
 
 mod archive;
 mod blob;
+pub mod canary;
 mod catalog;
 mod write;
 

@@ -434,6 +434,12 @@ fn what_is_not_supported_is_refused_by_its_path_and_denies_what_it_would_have_ju
         let (outcome, _) = run(&engine, &review, Phase::Validate, Tier::Fail, &by_name);
         assert_eq!(!outcome.denials.is_empty(), denies, "{rule}: {:?}", outcome.denials);
         assert_eq!(engine.could_enforce("Pod", "default"), denies, "{rule}");
+
+        // In Audit it denies nothing, whatever is wrong with it.
+        let audit = text(rule).replace("Enforce", "Audit");
+        let engine = Engine::new(self::policies(&[&audit]), site(""));
+        let (outcome, _) = run(&engine, &review, Phase::Validate, Tier::Fail, &by_name);
+        assert!(outcome.denials.is_empty(), "{rule}: {:?}", outcome.denials);
     }
 }
 
