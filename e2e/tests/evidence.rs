@@ -134,6 +134,29 @@ async fn a_bundle_is_known_before_any_registry_is_there() {
         let name = stored["spec"]["containers"][index]["image"].as_str().unwrap();
         assert!(name.ends_with(&format!("@{}", image.digest)), "{name}");
     }
+
+    // Meanwhile a registry has said that the tag is of another image: the bundle does not turn it back.
+    let (moved, image) = (Digest::sha256_of(b"moved"), format!("registry.local/{}", outside.written(old)));
+    for (days, code, words) in [(-1, 0, "evidence of 2 images"), (0, 1, "the tag stands for")] {
+        let record = tag_record(&cluster.plane, &image, &moved, days, Origin::Registry).await;
+        let object = json!({
+            "apiVersion": "countersign.dev/v1alpha1", "kind": "ImageEvidence",
+            "metadata": { "name": moved.to_string().replacen(':', "-", 1) },
+            "spec": { "digest": moved.to_string(), "signatures": [], "tags": [record] },
+        });
+        let (status, body) = cluster.plane.call(Method::POST, EVIDENCE, Some(&object)).await;
+        assert_eq!(status, 201, "{body:#}");
+        // One from the future is some clock's mistake, and stands in nobody's way.
+        let (found, _, err) = import(&site).await;
+        assert_eq!(found, code, "{err}");
+        assert!(err.contains(words), "{err}");
+        if code == 0 {
+            assert_eq!(cluster.plane.call(Method::DELETE, &object_of(&moved), None).await.0, 200);
+        }
+    }
+    let arguments =
+        ["evidence", "import", bundle.to_str().unwrap(), "--site", site.to_str().unwrap(), "--force"];
+    assert_eq!(cluster.run(&arguments).await.0, 0);
 }
 
 /// The command says what is missing, and where.

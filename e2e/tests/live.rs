@@ -32,10 +32,15 @@ async fn what_the_cluster_says_acts_within_seconds_and_what_is_not_good_does_not
     cluster.soon("the key again", Pinned, Denied).await;
 
     // What is not good leaves what was good in force.
-    cluster.patch(&site, &json!({ "spec": { "tagFreshness": "1h", "mode": "audit" } })).await;
+    cluster.patch(&site, &json!({ "spec": { "tagFreshness": "1h", "pinning": "off" } })).await;
     cluster.stays("a Site that is not good", Pinned, Denied).await;
     cluster.says(&site, "LastGoodInForce", "spec.tagFreshness: at most 300 seconds").await;
-    cluster.patch(&site, &json!({ "spec": { "tagFreshness": "1s", "mode": "enforce" } })).await;
+    // The way out at 3 a.m. does not ask what else is wrong.
+    cluster.patch(&site, &json!({ "spec": { "mode": "audit" } })).await;
+    cluster.soon("audit, and the rest is not good", Admitted, Admitted).await;
+    cluster
+        .patch(&site, &json!({ "spec": { "tagFreshness": "1s", "mode": "enforce", "pinning": "always" } }))
+        .await;
     let rules = cluster.plane.call(Method::GET, &check, None).await.1["spec"]["rules"].clone();
     cluster
         .patch(&check, &json!({ "spec": { "rules": [{ "name": "site-keys", "verifyImages": 7 }] } }))

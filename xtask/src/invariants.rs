@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
+use crate::image::VERSION;
 use crate::{cargo, root};
 
 /// Crates that do no I/O and know no clock.
@@ -40,6 +41,7 @@ pub(crate) fn check() -> Result<()> {
     let mut breaches = pure_dependencies()?;
     breaches.extend(pure_clippy()?);
     breaches.extend(sources()?);
+    breaches.extend(copies()?);
     if breaches.is_empty() { Ok(()) } else { bail!("invariants are broken:\n  {}", breaches.join("\n  ")) }
 }
 
@@ -101,6 +103,28 @@ fn pure_clippy() -> Result<Vec<String>> {
         .filter(|name| text(name).ok().as_ref() != Some(&first))
         .map(|name| format!("crates/{name}/clippy.toml differs from crates/reference/clippy.toml"))
         .collect())
+}
+
+/// What stands in several files says the same in each.
+fn copies() -> Result<Vec<String>> {
+    let text = |path: &str| std::fs::read_to_string(root().join(path)).with_context(|| path.to_owned());
+    let mut breaches = Vec::new();
+    let (policy, copy) =
+        ("policies/prepend-registry.yaml", "charts/countersign-policies/policies/prepend-registry.yaml");
+    if text(policy)? != text(copy)? {
+        breaches.push(format!("{copy} is not {policy}"));
+    }
+    for (path, line, times) in [
+        ("charts/countersign/Chart.yaml", format!("version: {VERSION}"), 1),
+        ("charts/countersign/Chart.yaml", format!("appVersion: {VERSION}"), 1),
+        ("charts/countersign-policies/Chart.yaml", format!("version: {VERSION}"), 1),
+        ("deploy/manifests/countersign.yaml", format!("      version: {VERSION}"), 2),
+    ] {
+        if text(path)?.lines().filter(|found| **found == *line).count() != times {
+            breaches.push(format!("{path} does not say `{}` for each chart", line.trim()));
+        }
+    }
+    Ok(breaches)
 }
 
 /// Sockets are opened in one place; long files say why.

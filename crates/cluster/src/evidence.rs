@@ -9,42 +9,40 @@
 //! Whatever a replica verifies it puts in; what is there is never taken away by it. An object
 //! that cannot be read is passed over, and so is a record whose MAC does not hold.
 
+mod object;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use countersign_evidence::{Mac, Memory, Origin, RecordKey, Store, TagRecord, record_name};
+use countersign_evidence::{Memory, RecordKey, Store, TagRecord, record_name};
 use countersign_reference::{Digest, Reference};
 use countersign_signature::{Material, Signatures, Verified};
 use futures_util::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ObjectMeta, PostParams};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, ObjectMeta, PostParams};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher as watch};
 use kube::{Api, Client};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use tokio::sync::mpsc;
+
+use self::object::Kept;
 
 /// The Secret with the key of tag records.
 pub const EVIDENCE_SECRET: &str = "countersign-evidence";
 /// The key in it.
 const SECRET_KEY: &str = "hmac";
-/// Signatures of one digest that are kept.
-const MOST_SIGNATURES: usize = 64;
-/// Tag records of one digest that are kept: the latest.
-const MOST_TAGS: usize = 64;
-/// Bytes of an object, far below what etcd takes.
-const MOST_BYTES: usize = 512 << 10;
 /// What waits to be written; more is dropped, and written when it is verified again.
 const MOST_WAITING: usize = 4096;
 /// How often a write is tried again.
 const TRIES: u32 = 5;
 /// How soon the first time, and twice as long each time after.
 const AGAIN: Duration = Duration::from_millis(200);
+/// Objects that are asked for at a time.
+const PAGE: u32 = 500;
 /// How long a watch lasts before it is begun anew, in seconds.
 const WATCH: u32 = 30;
 
@@ -101,7 +99,7 @@ pub async fn record_key(client: &Client, namespace: &str) -> Result<RecordKey, E
 /// The objects of the cluster as a store.
 #[derive(Debug)]
 pub struct Evidence {
-    key: RecordKey,
+    key: SharedKey,
     state: Mutex<State>,
     writes: mpsc::Sender<Change>,
 }
@@ -117,13 +115,11 @@ struct State {
     refresh: Duration,
 }
 
-/// What is known of one digest.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Kept {
-    /// Its signatures, which nobody has judged.
-    pub signatures: Vec<Material>,
-    /// The names and tags that stood for it.
-    pub tags: Vec<(Reference, TagRecord, Mac)>,
+/// The key of the moment.
+type SharedKey = Arc<RwLock<RecordKey>>;
+
+fn current(key: &SharedKey) -> RecordKey {
+    key.read().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 #[derive(Debug)]
@@ -136,7 +132,7 @@ struct Change {
 /// Writes what is verified: to be polled for as long as the store is used.
 pub struct Writer {
     api: Api<DynamicObject>,
-    key: RecordKey,
+    key: SharedKey,
     changes: mpsc::Receiver<Change>,
 }
 
@@ -144,13 +140,25 @@ impl Evidence {
     /// A store of this cluster with the key of its records, and who writes for it.
     pub fn new(client: &Client, key: RecordKey) -> (Arc<Self>, Writer) {
         let (writes, changes) = mpsc::channel(MOST_WAITING);
-        let writer = Writer { api: objects(client), key: key.clone(), changes };
+        let key = SharedKey::new(RwLock::new(key));
+        let writer = Writer { api: objects(client), key: Arc::clone(&key), changes };
         (Arc::new(Self { key, state: Mutex::default(), writes }), writer)
     }
 
     /// How long a record of a tag is good enough before it is confirmed again in the cluster.
     pub fn refresh_after(&self, refresh: Duration) {
         self.state().refresh = refresh;
+    }
+
+    /// Goes on with what the Secret says now; records of another key count no more.
+    pub fn read_key(&self, texts: &BTreeMap<String, Option<String>>) {
+        let Some(text) = texts.get(SECRET_KEY).and_then(Option::as_deref) else { return };
+        let Some(key) = RecordKey::parse(text) else { return };
+        let mut current = self.key.write().unwrap_or_else(PoisonError::into_inner);
+        if *current != key {
+            tracing::warn!("Secret `{EVIDENCE_SECRET}` has changed: records of tags are made anew");
+            *current = key;
+        }
     }
 
     /// How many digests there is evidence of.
@@ -268,19 +276,25 @@ impl Store for Evidence {
         }
     }
 
-    fn tag(&self, image: &Reference) -> Option<TagRecord> {
+    fn tag(&self, image: &Reference, now: Timestamp) -> Option<TagRecord> {
+        let key = current(&self.key);
         let state = self.state();
-        TagRecord::latest(state.records(image, &self.key).into_iter().chain(state.own.tag(image)))
+        TagRecord::latest(state.records(image, &key).into_iter().chain(state.own.tag(image, now)), now)
     }
 
     fn record_tag(&self, image: &Reference, record: TagRecord) {
+        let key = current(&self.key);
         let state = self.state();
         state.own.record_tag(image, record.clone());
-        let records = state.records(image, &self.key).into_iter();
-        let of_origin = records.filter(|known| known.origin == record.origin);
-        let good_enough = of_origin
-            .max_by_key(|known| known.confirmed)
-            .is_some_and(|known| known.digest == record.digest && is_fresh(&known, &record, state.refresh));
+        let records = state.records(image, &key);
+        // What counts has to say so, and somebody has to have seen it lately.
+        let says = TagRecord::latest(records.clone(), record.confirmed);
+        let good_enough = says.is_some_and(|says| says.digest == record.digest)
+            && records.iter().any(|known| {
+                known.origin == record.origin
+                    && known.digest == record.digest
+                    && is_fresh(known, &record, state.refresh)
+            });
         drop(state);
         if !good_enough {
             let digest = record.digest.clone();
@@ -292,7 +306,8 @@ impl Store for Evidence {
 /// Whether what is known is not older than that.
 fn is_fresh(known: &TagRecord, record: &TagRecord, refresh: Duration) -> bool {
     let age = record.confirmed.duration_since(known.confirmed);
-    age < SignedDuration::try_from(refresh).unwrap_or(SignedDuration::MAX)
+    // One from the future is none that was made lately.
+    !age.is_negative() && age < SignedDuration::try_from(refresh).unwrap_or(SignedDuration::MAX)
 }
 
 impl Writer {
@@ -300,12 +315,13 @@ impl Writer {
     pub async fn run(mut self) {
         let mut waiting = Vec::new();
         while self.changes.recv_many(&mut waiting, MOST_WAITING).await > 0 {
+            let key = current(&self.key);
             let mut by_digest: BTreeMap<Digest, Kept> = BTreeMap::new();
             for change in waiting.drain(..) {
                 let kept = by_digest.entry(change.digest).or_default();
                 kept.signatures.extend(change.signatures);
                 kept.tags.extend(change.tag.map(|(image, record)| {
-                    let mac = self.key.mac(&image, &record);
+                    let mac = key.mac(&image, &record);
                     (image, record, mac)
                 }));
             }
@@ -323,6 +339,36 @@ impl Writer {
             }
         }
     }
+}
+
+/// What the cluster's own records say that names and tags stand for.
+///
+/// # Errors
+///
+/// The API server says no, or nothing.
+pub async fn tags(
+    client: &Client,
+    key: &RecordKey,
+    now: Timestamp,
+) -> Result<BTreeMap<String, TagRecord>, EvidenceError> {
+    let mut records: BTreeMap<String, Vec<TagRecord>> = BTreeMap::new();
+    let mut page = ListParams::default().limit(PAGE);
+    loop {
+        let list = objects(client).list(&page).await?;
+        for object in &list.items {
+            let Some(digest) = digest_of(object) else { continue };
+            for (image, record, mac) in Kept::read(&object.data["spec"], &digest).tags {
+                if key.holds(&image, &record, &mac) {
+                    records.entry(record_name(&image)).or_default().push(record);
+                }
+            }
+        }
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => break,
+        }
+    }
+    Ok(records.into_iter().filter_map(|(name, of)| Some((name, TagRecord::latest(of, now)?))).collect())
 }
 
 /// Puts evidence of an image into the cluster; whether there was anything new in it.
@@ -373,98 +419,6 @@ async fn add(api: &Api<DynamicObject>, digest: &Digest, more: &Kept) -> Result<b
     Ok(true)
 }
 
-impl Kept {
-    /// What an object says; what of it cannot be read is passed over.
-    fn read(spec: &Value, digest: &Digest) -> Self {
-        let list = |key: &str| spec[key].as_array().into_iter().flatten();
-        Self {
-            signatures: list("signatures").take(MOST_SIGNATURES).filter_map(material).collect(),
-            tags: list("tags").take(MOST_TAGS).filter_map(|tag| record(tag, digest)).collect(),
-        }
-    }
-
-    /// Adds it to what an object says, whose other entries stay as they are; whether that changed
-    /// anything.
-    fn add_to(&self, spec: &mut Value, digest: &Digest) -> bool {
-        let mut changed = false;
-        let mut bytes = spec.to_string().len();
-        let entries = |spec: &mut Value, key: &str| -> Vec<Value> {
-            spec[key].as_array_mut().map(std::mem::take).unwrap_or_default()
-        };
-        let mut signatures = entries(spec, "signatures");
-        for new in &self.signatures {
-            let entry = written(new);
-            bytes += entry.to_string().len();
-            let known = signatures.iter().any(|known| material(known).as_ref() == Some(new));
-            if !known && signatures.len() < MOST_SIGNATURES && bytes <= MOST_BYTES {
-                signatures.push(entry);
-                changed = true;
-            }
-        }
-        let mut tags = entries(spec, "tags");
-        for (image, new, mac) in &self.tags {
-            let same = |known: &Value| {
-                record(known, digest).filter(|(of, known, _)| {
-                    record_name(of) == record_name(image) && known.origin == new.origin
-                })
-            };
-            if tags.iter().filter_map(same).any(|(_, known, _)| known.confirmed >= new.confirmed) {
-                continue;
-            }
-            tags.retain(|known| same(known).is_none());
-            // The latest first: that is the one that is shown.
-            tags.insert(
-                0,
-                json!({
-                    "image": record_name(image),
-                    "confirmed": new.confirmed.to_string(),
-                    "origin": new.origin.word(),
-                    "mac": mac.0,
-                }),
-            );
-            tags.truncate(MOST_TAGS);
-            changed = true;
-        }
-        spec["signatures"] = Value::Array(signatures);
-        spec["tags"] = Value::Array(tags);
-        changed
-    }
-}
-
-/// A signature as it is written.
-fn written(material: &Material) -> Value {
-    match material {
-        Material::Bundle { json } => json!({ "bundle": STANDARD.encode(json) }),
-        Material::CosignSig { payload, annotations } => {
-            json!({ "payload": STANDARD.encode(payload), "annotations": annotations })
-        }
-    }
-}
-
-fn material(entry: &Value) -> Option<Material> {
-    let bytes = |key: &str| STANDARD.decode(entry[key].as_str()?).ok();
-    if let Some(json) = bytes("bundle") {
-        return Some(Material::Bundle { json });
-    }
-    let empty = Map::new();
-    let annotations = entry["annotations"].as_object().unwrap_or(&empty);
-    let text = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
-    Some(Material::CosignSig {
-        payload: bytes("payload")?,
-        annotations: annotations.iter().filter_map(text).collect(),
-    })
-}
-
-fn record(entry: &Value, digest: &Digest) -> Option<(Reference, TagRecord, Mac)> {
-    let text = |key: &str| entry[key].as_str();
-    let record = TagRecord {
-        digest: digest.clone(),
-        confirmed: text("confirmed")?.parse::<Timestamp>().ok()?,
-        origin: Origin::of(text("origin")?)?,
-    };
-    Some((Reference::parse(text("image")?).ok()?, record, Mac(text("mac")?.to_owned())))
-}
-
 fn kind() -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk("countersign.dev", "v1alpha1", "ImageEvidence"))
 }
@@ -486,68 +440,22 @@ fn digest_of(object: &DynamicObject) -> Option<Digest> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use countersign_evidence::Origin;
 
     #[test]
-    fn an_object_keeps_what_it_has_and_says_what_was_put_in() {
-        let digest = Digest::sha256_of(b"an image");
-        let key = RecordKey::parse(&RecordKey::generate().unwrap()).unwrap();
+    fn a_record_counts_by_the_clusters_own_key() {
+        let key = || RecordKey::parse(&RecordKey::generate().unwrap()).unwrap();
+        let (own, other, digest) = (key(), key(), Digest::sha256_of(b"an image"));
         let image = Reference::parse("registry.local/quay.io/acme/db:1").unwrap();
-        let record = |second: i64, origin| TagRecord {
-            digest: digest.clone(),
-            confirmed: Timestamp::from_second(second).unwrap(),
-            origin,
-        };
-        let with = |record: TagRecord| Kept {
-            signatures: vec![
-                Material::Bundle { json: b"{}".to_vec() },
-                Material::CosignSig {
-                    payload: b"p".to_vec(),
-                    annotations: [("a".to_owned(), "b".to_owned())].into(),
-                },
-            ],
-            tags: vec![(image.clone(), record.clone(), key.mac(&image, &record))],
-        };
-        let mut spec = json!({ "signatures": [{ "of": "the future" }], "more": 1 });
-        let first = with(record(10, Origin::Registry));
-        assert!(first.add_to(&mut spec, &digest));
-        assert_eq!(Kept::read(&spec, &digest), first);
-        assert_eq!((&spec["signatures"][0]["of"], &spec["more"]), (&json!("the future"), &json!(1)));
-        // The same and what is older changes nothing; a later one takes its place.
-        assert!(!first.add_to(&mut spec, &digest));
-        assert!(!with(record(9, Origin::Registry)).add_to(&mut spec, &digest));
-        assert!(with(record(11, Origin::Registry)).add_to(&mut spec, &digest));
-        assert!(with(record(5, Origin::Bundle)).add_to(&mut spec, &digest));
-        let confirmed: Vec<i64> = Kept::read(&spec, &digest)
-            .tags
-            .iter()
-            .map(|(_, record, _)| record.confirmed.as_second())
-            .collect();
-        assert_eq!(confirmed, [5, 11]);
-        let state = {
-            let mut state = State::default();
-            state.put(&digest, Some(Kept::read(&spec, &digest)));
-            state
-        };
-        assert_eq!(state.records(&image, &key).len(), 2);
-        let other = RecordKey::parse(&RecordKey::generate().unwrap()).unwrap();
-        assert!(state.records(&image, &other).is_empty(), "a record of another cluster");
-    }
-
-    #[test]
-    fn an_object_does_not_grow_without_end() {
-        let digest = Digest::sha256_of(b"an image");
-        let signature = |number: usize| Material::Bundle { json: vec![b'x'; 1 + number * 1000] };
-        let mut spec = json!({});
-        for number in 0..2 * MOST_SIGNATURES {
-            Kept { signatures: vec![signature(number)], tags: vec![] }.add_to(&mut spec, &digest);
-        }
-        assert!(spec.to_string().len() <= MOST_BYTES);
-        assert!(Kept::read(&spec, &digest).signatures.len() < MOST_SIGNATURES);
-        let mut spec = json!({});
-        for _ in 0..3 {
-            let signatures = (0..2 * MOST_SIGNATURES).map(signature).map(|_| signature(0)).collect();
-            Kept { signatures, tags: vec![] }.add_to(&mut spec, &digest);
-        }
-        assert_eq!(Kept::read(&spec, &digest).signatures.len(), 1);
+        let confirmed = Timestamp::UNIX_EPOCH;
+        let record = TagRecord { digest: digest.clone(), confirmed, origin: Origin::Registry };
+        let mac = own.mac(&image, &record);
+        let mut state = State::default();
+        let kept = Kept { signatures: Vec::new(), tags: vec![(image.clone(), record.clone(), mac)] };
+        state.put(&digest, Some(kept));
+        assert_eq!(state.records(&image, &own), [record]);
+        assert!(state.records(&image, &other).is_empty());
+        state.put(&digest, None);
+        assert!(state.records(&image, &own).is_empty() && state.names.is_empty());
     }
 }

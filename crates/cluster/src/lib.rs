@@ -26,7 +26,7 @@ pub use lease::{Candidate, LeaseTiming};
 pub use objects::{ObjectId, Objects, Snapshot, Stored, Texts, WatchEnded};
 pub use question::{Answer, ask};
 pub use serving::{Certificates, SERVING_SECRET, Serving, ServingError};
-pub use used::images_in_use;
+pub use used::pods_in_use;
 pub use webhooks::{
     CONFIGURATION, INTENT, Installation, Registered, RemoveError, Removed, Target, Webhooks,
     webhooks_registered,

@@ -7,6 +7,7 @@
 //! tls.crt    the leaf and the authority that has issued it
 //! tls.key    the leaf's private key
 //! rotated    when `ca.crt` was changed last
+//! names      what the leaf is for
 //! ```
 //!
 //! Everything begins a day before it is made, for nodes whose clocks have not been set yet. A new
@@ -17,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use countersign_clock::Clock;
-use countersign_https::{Authority, Identity, IdentityError, Validity};
+use countersign_https::{Authority, CurrentIdentity, Identity, IdentityError, Validity};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -50,6 +51,7 @@ pub struct Serving {
     pub key: String,
     authority_key: String,
     rotated: Timestamp,
+    names: String,
 }
 
 impl Serving {
@@ -62,6 +64,7 @@ impl Serving {
             chain: text("tls.crt")?,
             key: text("tls.key")?,
             rotated: text("rotated").and_then(|time| time.parse().ok()).unwrap_or_default(),
+            names: text("names").unwrap_or_default(),
         })
     }
 
@@ -84,12 +87,17 @@ impl Serving {
             chain: leaf.chain_pem,
             key: leaf.key_pem,
             rotated: now,
+            names: names.join(" "),
         })
     }
 
     /// What follows on it by now; `None` where it is good as it is.
     fn renewed(&self, names: &[&str], now: Timestamp) -> Result<Option<Self>, IdentityError> {
-        let Some(current) = first(&self.authorities) else { return Self::new(names, now).map(Some) };
+        let good = first(&self.authorities).filter(|current| {
+            // One that has not begun was made by a clock that was wrong; one without its key makes nothing.
+            !is_to_come(current, now) && Authority::from_pem(current, &self.authority_key).is_ok()
+        });
+        let Some(current) = good else { return Self::new(names, now).map(Some) };
         if is_due(current, now, AUTHORITY.1) {
             let authority = Authority::generate_for("countersign", validity(now, AUTHORITY.0))?;
             return Ok(Some(Self {
@@ -100,11 +108,18 @@ impl Serving {
             }));
         }
         let of_current = self.chain.ends_with(current);
-        let introduced = now.duration_since(self.rotated) >= INTRODUCED;
-        if is_due(&self.chain, now, LEAF.1) || (!of_current && introduced) {
+        let introduced = now.duration_since(self.rotated).abs() >= INTRODUCED;
+        // What nobody can be served with is replaced at once, and everything else when it is time.
+        let unusable = is_due(&self.chain, now, SignedDuration::ZERO)
+            || is_to_come(&self.chain, now)
+            || self.names != names.join(" ")
+            || CurrentIdentity::new(&self.identity()).is_err();
+        let due = is_due(&self.chain, now, LEAF.1) || !of_current;
+        if unusable || (due && introduced) {
             let authority = Authority::from_pem(current, &self.authority_key)?;
             let leaf = authority.issue_for(names, validity(now, LEAF.0))?;
-            return Ok(Some(Self { chain: leaf.chain_pem, key: leaf.key_pem, ..self.clone() }));
+            let names = names.join(" ");
+            return Ok(Some(Self { chain: leaf.chain_pem, key: leaf.key_pem, names, ..self.clone() }));
         }
         Ok(None)
     }
@@ -117,6 +132,7 @@ impl Serving {
             ("tls.crt", &self.chain),
             ("tls.key", &self.key),
             ("rotated", &rotated),
+            ("names", &self.names),
         ]
         .into_iter()
         .map(|(key, text)| (key.to_owned(), ByteString(text.clone().into_bytes())))
@@ -132,6 +148,11 @@ fn validity(now: Timestamp, lasts: SignedDuration) -> Validity {
 /// Whether a certificate ends soon, or cannot be read.
 fn is_due(pem: &str, now: Timestamp, before: SignedDuration) -> bool {
     Validity::of(pem).map_or(true, |validity| validity.until.duration_since(now) < before)
+}
+
+/// Whether a certificate has not begun yet.
+fn is_to_come(pem: &str, now: Timestamp) -> bool {
+    Validity::of(pem).is_ok_and(|validity| validity.from > now)
 }
 
 /// The first certificate of a PEM text.
@@ -251,6 +272,26 @@ mod tests {
         assert_eq!(leaf.authorities, introduced.authorities);
         assert!(leaf.chain.ends_with(first(&introduced.authorities).unwrap()));
         assert!(leaf.renewed(&names, late + INTRODUCED).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_nobody_can_be_served_with_is_made_anew() {
+        let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let names = ["countersign.countersign.svc"];
+        let good = Serving::new(&names, start).unwrap();
+        assert!(good.renewed(&names, start).unwrap().is_none());
+        // A clock that was years ahead, keys of another pair, other names.
+        let ahead = Serving::new(&names, start + SignedDuration::from_hours(24 * 1000)).unwrap();
+        let other = Serving::new(&names, start).unwrap();
+        let leaf_key = Serving { key: other.key.clone(), ..good.clone() };
+        let authority_key = Serving { authority_key: "no key".to_owned(), ..good.clone() };
+        for (what, broken) in [("ahead", ahead), ("leaf", leaf_key), ("authority", authority_key)] {
+            let next = broken.renewed(&names, start).unwrap().expect(what);
+            assert!(next.renewed(&names, start).unwrap().is_none(), "{what}");
+        }
+        let renamed = good.renewed(&["10.0.0.1"], start).unwrap().unwrap();
+        assert_eq!(renamed.authorities, good.authorities);
+        assert!(renamed.chain != good.chain);
     }
 
     #[test]

@@ -14,6 +14,9 @@ use crate::ObjectId;
 /// Bytes of a condition's message; the API takes 32 KiB.
 const MAX_MESSAGE: usize = 4096;
 
+/// Bytes of a text that is kept: a Secret takes 1 MiB.
+pub const MAX_TEXT: usize = 1 << 20;
+
 /// Something that holds of an object, or does not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
@@ -95,7 +98,7 @@ fn merged(there: &Value, wanted: &[Condition], generation: i64, now: Timestamp) 
 ///
 /// # Errors
 ///
-/// The API server says no, or nothing.
+/// The last that the API server has said no to; the others are done all the same.
 pub async fn keep_texts(
     client: &Client,
     namespace: &str,
@@ -104,23 +107,30 @@ pub async fn keep_texts(
     kept: &BTreeMap<String, String>,
 ) -> Result<(), kube::Error> {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let mut result = Ok(());
     for (name, text) in wanted.iter().filter(|(name, text)| kept.get(*name) != Some(text)) {
+        // The API server would not take it, and the others are not its fault.
+        if text.len() > MAX_TEXT {
+            continue;
+        }
         let secret = Secret {
             metadata: ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() },
             data: Some([(key.to_owned(), ByteString(text.clone().into_bytes()))].into()),
             ..Secret::default()
         };
         let parameters = PatchParams::apply("countersign").force();
-        api.patch(name, &parameters, &Patch::Apply(&secret)).await?;
+        if let Err(error) = api.patch(name, &parameters, &Patch::Apply(&secret)).await {
+            result = Err(error);
+        }
     }
     for name in kept.keys().filter(|name| !wanted.contains_key(*name)) {
         match api.delete(name, &DeleteParams::default()).await {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.code == 404 => {}
-            Err(error) => return Err(error),
+            Err(error) => result = Err(error),
         }
     }
-    Ok(())
+    result
 }
 
 #[cfg(test)]

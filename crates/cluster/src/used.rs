@@ -1,44 +1,54 @@
-//! Which images pods and what makes pods name.
+//! Pods that are there, and pods that something may make again.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use countersign_reference::Reference;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::{Api, Client};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 /// Objects that are asked for at a time.
 const PAGE: u32 = 500;
 
-/// What holds a pod's `spec`, and where.
+/// What holds a pod, and where.
 const KINDS: [(&str, &str, &str, &str); 7] = [
-    ("", "v1", "Pod", "/spec"),
-    ("apps", "v1", "Deployment", "/spec/template/spec"),
-    ("apps", "v1", "StatefulSet", "/spec/template/spec"),
-    ("apps", "v1", "DaemonSet", "/spec/template/spec"),
-    ("batch", "v1", "Job", "/spec/template/spec"),
-    ("batch", "v1", "CronJob", "/spec/jobTemplate/spec/template/spec"),
-    ("", "v1", "ReplicationController", "/spec/template/spec"),
+    ("", "v1", "Pod", ""),
+    ("apps", "v1", "Deployment", "/spec/template"),
+    ("apps", "v1", "StatefulSet", "/spec/template"),
+    ("apps", "v1", "DaemonSet", "/spec/template"),
+    ("batch", "v1", "Job", "/spec/template"),
+    ("batch", "v1", "CronJob", "/spec/jobTemplate/spec/template"),
+    ("", "v1", "ReplicationController", "/spec/template"),
 ];
 
-/// Names with tags, by namespace: what a new pod may ask for again. A digest beside a tag is left
-/// away, and what has only a digest is left out.
+/// The places in a pod that name an image.
+const LISTS: [(&str, &str); 4] = [
+    ("initContainers", "/image"),
+    ("containers", "/image"),
+    ("ephemeralContainers", "/image"),
+    ("volumes", "/image/reference"),
+];
+
+/// Pods as they would be made again: images by their tags, without the digests that were pinned
+/// beside them. Those that are alike but for their names are there once.
 ///
 /// # Errors
 ///
 /// The API server says no, or nothing.
-pub async fn images_in_use(client: &Client) -> Result<BTreeSet<(String, String)>, kube::Error> {
-    let mut used = BTreeSet::new();
-    for (group, version, kind, spec) in KINDS {
+pub async fn pods_in_use(client: &Client) -> Result<Vec<Value>, kube::Error> {
+    let mut used: BTreeMap<String, Value> = BTreeMap::new();
+    for (group, version, kind, place) in KINDS {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
         let mut page = ListParams::default().limit(PAGE);
         loop {
             let list = api.list(&page).await?;
             for object in &list.items {
-                let namespace = object.metadata.namespace.clone().unwrap_or_default();
-                let images = object.data.pointer(spec).into_iter().flat_map(images);
-                used.extend(images.map(|image| (namespace.clone(), image)));
+                let Ok(object) = serde_json::to_value(object) else { continue };
+                if let Some(pod) = object.pointer(place).and_then(|pod| again(pod, &object["metadata"])) {
+                    let key = json!([pod["metadata"]["namespace"], pod["metadata"]["labels"], pod["spec"]]);
+                    used.insert(key.to_string(), pod);
+                }
             }
             match list.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => page = page.continue_token(&token),
@@ -46,19 +56,36 @@ pub async fn images_in_use(client: &Client) -> Result<BTreeSet<(String, String)>
             }
         }
     }
-    Ok(used)
+    Ok(used.into_values().collect())
 }
 
-fn images(spec: &Value) -> impl Iterator<Item = String> {
-    let lists = ["initContainers", "containers", "ephemeralContainers"];
-    let containers = lists.into_iter().flat_map(|list| spec[list].as_array().into_iter().flatten());
-    let volumes = spec["volumes"].as_array().into_iter().flatten();
-    let texts = containers.map(|container| &container["image"]);
-    let texts = texts.chain(volumes.map(|volume| &volume["image"]["reference"]));
-    texts.filter_map(Value::as_str).filter_map(tagged)
+/// A pod with what policies may select by and with its images; `None` where no tag is left.
+fn again(pod: &Value, owner: &Value) -> Option<Value> {
+    let mut spec = Map::new();
+    for (list, place) in LISTS {
+        let items = pod["spec"][list].as_array().into_iter().flatten().filter_map(|item| {
+            let image = item.pointer(place).and_then(Value::as_str).and_then(tagged)?;
+            let image = if list == "volumes" { json!({ "reference": image }) } else { json!(image) };
+            Some(json!({ "name": item["name"], "image": image }))
+        });
+        let items: Vec<Value> = items.collect();
+        if !items.is_empty() {
+            spec.insert(list.to_owned(), Value::Array(items));
+        }
+    }
+    let text = |key: &str| pod["metadata"][key].as_str().or(owner[key].as_str()).unwrap_or_default();
+    (!spec.is_empty()).then(|| {
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "spec": spec,
+            "metadata": {
+                "name": text("name"), "namespace": text("namespace"),
+                "labels": pod["metadata"]["labels"], "annotations": pod["metadata"]["annotations"],
+            },
+        })
+    })
 }
 
-/// The name and tag of an image.
+/// The name and tag of an image; `None` where it has only a digest, which nothing can change.
 fn tagged(text: &str) -> Option<String> {
     let image = Reference::parse(text).ok()?;
     if image.digest().is_some() && image.tag().is_none() {
@@ -70,17 +97,35 @@ fn tagged(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn every_place_of_a_pod_counts_and_digests_do_not() {
         let digest = format!("sha256:{}", "a".repeat(64));
-        let spec = json!({
-            "initContainers": [{ "image": "quay.io/a/init" }],
-            "containers": [{ "image": format!("registry.local/a/b:1@{digest}") }, { "image": format!("a/c@{digest}") }],
-            "volumes": [{ "image": { "reference": "a/data:2" } }, { "emptyDir": {} }],
+        let template = json!({
+            "metadata": { "labels": { "app": "db" } },
+            "spec": {
+                "initContainers": [{ "name": "i", "image": "quay.io/a/init", "command": ["x"] }],
+                "containers": [
+                    { "name": "b", "image": format!("registry.local/a/b:1@{digest}") },
+                    { "name": "c", "image": format!("a/c@{digest}") },
+                ],
+                "volumes": [{ "name": "v", "image": { "reference": "a/data:2" } }, { "name": "e", "emptyDir": {} }],
+            },
         });
-        let found: Vec<String> = images(&spec).collect();
-        assert_eq!(found, ["quay.io/a/init", "registry.local/a/b:1", "a/data:2"]);
+        let pod = again(&template, &json!({ "name": "db", "namespace": "apps" })).unwrap();
+        assert_eq!(
+            pod,
+            json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": { "name": "db", "namespace": "apps", "labels": { "app": "db" }, "annotations": null },
+                "spec": {
+                    "initContainers": [{ "name": "i", "image": "quay.io/a/init" }],
+                    "containers": [{ "name": "b", "image": "registry.local/a/b:1" }],
+                    "volumes": [{ "name": "v", "image": { "reference": "a/data:2" } }],
+                },
+            })
+        );
+        let pinned = json!({ "spec": { "containers": [{ "name": "c", "image": format!("a/c@{digest}") }] } });
+        assert!(again(&pinned, &json!({})).is_none());
     }
 }

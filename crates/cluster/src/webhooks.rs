@@ -31,8 +31,11 @@ pub const CONFIGURATION: &str = "countersign";
 pub const INTENT: &str = "countersign-webhooks";
 /// How often it is looked whether they may go, or are gone.
 const ROUND: Duration = Duration::from_millis(500);
-/// How long they have to stay away before that is believed, and how often that is looked at.
+/// How often they have to be found gone before that is believed.
 const GONE: u32 = 3;
+/// The same where no installation was found, which may be somewhere else: for longer than two
+/// rounds of a leader (3 s).
+const GONE_UNSEEN: u32 = 14;
 /// The API server's own time for a call, in seconds.
 const TIMEOUT: u32 = 10;
 
@@ -115,7 +118,9 @@ impl Webhooks {
             .any(|endpoint| endpoint.conditions.and_then(|conditions| conditions.ready).unwrap_or_default()))
     }
 
-    /// One round of the leader: they are as they should be, or it is said why they are not.
+    /// One round of the leader: they are as they should be, or it is said why they are not. An intent
+    /// to remove them is acknowledged first, whatever else is missing:
+    /// `by` are the authorities of the serving certificate and the bootstrap namespaces, once both are known.
     ///
     /// # Errors
     ///
@@ -124,8 +129,7 @@ impl Webhooks {
         &self,
         leader: &str,
         target: &Target,
-        authorities: &str,
-        bootstrap: &BTreeSet<String>,
+        by: Option<(&str, &BTreeSet<String>)>,
     ) -> Result<Registered, kube::Error> {
         let Some(uid) = self.uid().await? else {
             let Installation { namespace, deployment, .. } = &self.installation;
@@ -134,6 +138,9 @@ impl Webhooks {
         if self.is_to_go(&uid, leader).await? {
             return Ok(Registered::Removing);
         }
+        let Some((authorities, bootstrap)) = by else {
+            return Ok(Registered::Left("there is no good Site, or no serving certificate, yet".to_owned()));
+        };
         let mut done = false;
         let mut answers = None;
         for (kind, api) in self.configurations() {
@@ -202,8 +209,8 @@ impl Webhooks {
             }
         };
         // Nobody puts them back.
-        let mut quiet = 0;
-        while quiet < GONE {
+        let (mut quiet, long) = (0, if installed.is_some() { GONE } else { GONE_UNSEEN });
+        while quiet < long {
             if start.elapsed() > patience {
                 return Err(RemoveError::Restored);
             }

@@ -163,9 +163,7 @@ fn trust(arguments: &BundleTrust) -> Result<(Option<Arc<Site>>, Option<Trust>)> 
 pub(crate) fn image_keys(given: &[PathBuf], site: Option<(&Site, &Path)>) -> Result<Option<Trust>> {
     let mut pem = key_files(given, "--key")?;
     if let Some((site, path)) = site {
-        let keys = policies::site_keys(site, &site::loader(path))?.into_iter();
-        let of_images = keys.filter(|(name, _)| !site.trust.bundle_keys.contains(name));
-        pem.extend(of_images.map(|(_, pem)| pem));
+        pem.extend(policies::site_keys(site, &site::loader(path))?.into_values());
         if pem.is_empty() && !site.trust.keys.is_empty() {
             bail!(
                 "{}: every key is one of `trust.bundleKeys`, which sign no images: add the signer's key to \

@@ -311,6 +311,14 @@ pub(crate) struct Replica {
     #[arg(long, value_name = "PORT", default_value_t = 443, conflicts_with = "standalone")]
     pub(crate) service_port: u16,
 
+    /// The namespace of CoreDNS's ConfigMap, in which overrides are taken out once they have ended
+    #[arg(long, value_name = "NAME", default_value = "kube-system", conflicts_with = "standalone")]
+    pub(crate) coredns_namespace: String,
+
+    /// The name of that ConfigMap
+    #[arg(long, value_name = "NAME", default_value = "coredns", conflicts_with = "standalone")]
+    pub(crate) coredns_config_map: String,
+
     /// Where the API server finds the webhooks of a program outside the cluster, in place of a Service
     #[arg(long, value_name = "URL", conflicts_with = "standalone")]
     pub(crate) webhook_url: Option<String>,

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use countersign_bundle::check;
 use countersign_clock::{Clock as _, SystemClock};
 use countersign_cluster::{CONFIGURATION, Client, Dns, Place, webhooks_registered};
-use countersign_install::{Canaries, CanaryError, Node, Seen, SiteError, SiteObject, mark};
+use countersign_install::{Canaries, CanaryError, Node, Role, Seen, SiteError, SiteObject, mark, marked};
 use countersign_layout::Layout;
 use countersign_reference::Digest;
 use countersign_registry::Endpoint;
@@ -59,7 +59,11 @@ async fn switch_over(arguments: &SwitchOver) -> Result<Exit> {
         talk(&format!("nothing is changed: {} does not have everything", endpoint.url()));
         return Ok(exit);
     }
-    let wanted = mark(&endpoint).await?;
+    let wanted = match arguments.rollback {
+        None => mark(&endpoint).await?,
+        // Back to the bootstrap machine, which shows its own by itself.
+        Some(_) => marked(&endpoint, Role::Bootstrap).await?,
+    };
     if site.is_first(name) {
         talk(&format!("`{name}` is asked first already"));
     } else {
@@ -68,7 +72,7 @@ async fn switch_over(arguments: &SwitchOver) -> Result<Exit> {
     }
     // Whoever goes by the name finds it where DNS leads without it: also a node that asks the cluster's.
     if arguments.rollback.is_none() {
-        clear_override(&client, &site).await;
+        clear_override(&client, place, &site).await;
     }
     let told = tell_nodes(&client, place, &site).await?;
     let nodes = canaries(&client, place, &site).until(&wanted, Duration::from_secs(place.timeout)).await?;
@@ -85,9 +89,15 @@ async fn retire(arguments: &RetireBootstrap) -> Result<Exit> {
     let RetireBootstrap { place, endpoint: name, node_reports } = arguments;
     let client = crate::crds::client(&place.cluster).await?;
     let mut site = SiteObject::read(&client, &place.namespace).await?;
+    verification_is_on(&client).await?;
     let trust = match site.endpoint(name) {
         Err(SiteError::NoEndpoint(..)) => {
-            talk(&format!("the Site has no endpoint `{name}` any more"));
+            let there = site.site.registry.endpoints.iter().map(|endpoint| endpoint.name.as_str());
+            let there: Vec<&str> = there.collect();
+            talk(&format!("the Site has no endpoint `{name}` (any more): it has {}", there.join(", ")));
+            if node_reports.is_none() {
+                return Ok(Exit::Negative);
+            }
             None
         }
         Err(error) => return Err(error.into()),
@@ -98,7 +108,7 @@ async fn retire(arguments: &RetireBootstrap) -> Result<Exit> {
             }
             // Every node has to ask the one that is first, as the other will not answer.
             let first = site.site.registry.endpoints[0].name.clone();
-            let wanted = mark(&self::endpoint(&site, &first, None)?).await?;
+            let wanted = marked(&self::endpoint(&site, &first, None)?, Role::Cluster).await?;
             let patience = Duration::from_secs(place.timeout);
             let nodes = canaries(&client, place, &site).until(&wanted, patience).await?;
             let seen = report(&nodes, &first)?;
@@ -120,7 +130,7 @@ async fn retire(arguments: &RetireBootstrap) -> Result<Exit> {
         talk(&format!("nothing of the Site names the CA in `{name}` any more: it can be deleted"));
     }
     let mut exit = tell_nodes(&client, place, &site).await?;
-    clear_override(&client, &site).await;
+    clear_override(&client, place, &site).await;
     if let Some(directory) = node_reports {
         let nodes = canaries(&client, place, &site).nodes().await?;
         exit = exit.max(stragglers(directory, &nodes)?);
@@ -190,7 +200,7 @@ async fn tell_nodes(client: &Client, place: &InstallPlace, site: &SiteObject) ->
     let mut exit = Exit::Good;
     for node in canaries(client, place, site).nodes().await? {
         talk(&format!("{node}: {command}"));
-        if let Err(why) = for_node(command, &node, &text) {
+        if let Err(why) = for_node(command, &node, &text, Duration::from_secs(place.timeout)) {
             warn(&format!("{node}: {why:#}"));
             exit = Exit::Negative;
         }
@@ -198,7 +208,7 @@ async fn tell_nodes(client: &Client, place: &InstallPlace, site: &SiteObject) ->
     Ok(exit)
 }
 
-fn for_node(command: &str, node: &str, site: &str) -> Result<()> {
+fn for_node(command: &str, node: &str, site: &str, patience: Duration) -> Result<()> {
     let mut child = Command::new("sh")
         .args(["-c", command])
         .env("NODE", node)
@@ -209,7 +219,18 @@ fn for_node(command: &str, node: &str, site: &str) -> Result<()> {
         // Whoever does not read it says so by its exit code.
         _ = stdin.write_all(site.as_bytes());
     }
-    let status = child.wait()?;
+    let begun = SystemClock::default();
+    let status = loop {
+        match child.try_wait()? {
+            Some(status) => break status,
+            None if begun.monotonic() > patience => {
+                child.kill()?;
+                child.wait()?;
+                bail!("--node-command: no end within {} s", patience.as_secs());
+            }
+            None => std::thread::sleep(Duration::from_millis(50)),
+        }
+    };
     if status.success() { Ok(()) } else { bail!("--node-command: {status}") }
 }
 
@@ -241,9 +262,14 @@ fn shortened(digest: &Digest) -> String {
 }
 
 /// The override of the logical name, where there is one and CoreDNS has its usual place.
-async fn clear_override(client: &Client, site: &SiteObject) {
+async fn clear_override(client: &Client, place: &InstallPlace, site: &SiteObject) {
     let name = site.site.registry.name.split(':').next().unwrap_or_default();
-    let dns = Dns::new(client.clone(), Place::default());
+    let place = Place {
+        namespace: place.coredns_namespace.clone(),
+        config_map: place.coredns_config_map.clone(),
+        ..Place::default()
+    };
+    let dns = Dns::new(client.clone(), place);
     match dns.find(name).await {
         Ok(Some(found)) => match dns.clear(name, &found.owner, SystemClock::default().wall(), false).await {
             Ok(_) => talk(&format!("the override of {name} in the cluster's DNS is gone")),

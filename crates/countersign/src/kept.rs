@@ -25,11 +25,14 @@ pub(crate) struct Kept {
     /// What it names, by [`name_of`].
     #[serde(default)]
     pub(crate) texts: BTreeMap<String, String>,
+    /// Which version of the object it is.
+    #[serde(default)]
+    pub(crate) generation: i64,
 }
 
 impl Kept {
-    pub(crate) fn text(document: &Value, texts: BTreeMap<String, String>) -> String {
-        serde_json::to_string(&Self { document: document.clone(), texts }).unwrap_or_default()
+    pub(crate) fn text(document: &Value, texts: BTreeMap<String, String>, generation: i64) -> String {
+        serde_json::to_string(&Self { document: document.clone(), texts, generation }).unwrap_or_default()
     }
 
     pub(crate) fn parse(text: &str) -> Option<Self> {

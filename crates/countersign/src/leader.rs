@@ -2,13 +2,15 @@
 //! the past, the end of DNS overrides, and records of tags that must not grow old.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_clock::Clock;
 use countersign_cluster::status::{Condition, keep_texts, write};
-use countersign_cluster::{Certificates, Client, Dns, Registered, Target, Webhooks, images_in_use};
+use countersign_cluster::{Certificates, Client, Dns, Registered, Target, Webhooks, pods_in_use};
 use countersign_policy::Review;
+use futures_util::FutureExt as _;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -21,6 +23,8 @@ use crate::metrics::Metrics;
 const ROUND: Duration = Duration::from_secs(3);
 /// How often it looks whether an override has ended, and who else decides.
 const SELDOM: Duration = Duration::from_secs(10);
+/// How soon images in use are listed again after that went wrong.
+const AGAIN: Duration = Duration::from_mins(1);
 /// How long the confirmation of one image's tag may take.
 const CONFIRM: Duration = Duration::from_secs(30);
 
@@ -44,7 +48,8 @@ struct Memory {
     /// The last words on each subject: nothing is said twice.
     said: BTreeMap<&'static str, String>,
     seldom: Option<Instant>,
-    confirmed: Option<Instant>,
+    /// When images in use are confirmed next.
+    confirm: Option<Instant>,
     others: Vec<String>,
     registered: Option<Condition>,
 }
@@ -116,16 +121,16 @@ impl Leader {
         if let Some(ends) = serving.as_ref().and_then(countersign_cluster::Serving::ends) {
             self.metrics.certificate_ends.set(ends.as_second());
         }
-        if let (Some(serving), Some(site)) = (&serving, &taken.site) {
-            let bootstrap = &site.bootstrap_namespaces;
-            let kept =
-                self.webhooks.keep(&self.identity, &self.target, &serving.authorities, bootstrap).await;
-            if let Ok(Registered::Here(true)) = kept {
-                tracing::info!("the webhook configurations are registered");
-            }
-            memory.registered = Some(registered(&kept));
-            memory.take("the webhook configurations cannot be kept", kept);
+        // Whoever wants them to go is heard whatever is missing here.
+        let site = taken.site.as_ref().filter(|_| self.live.webhook().is_ok());
+        let wanted = serving.as_ref().zip(site);
+        let wanted = wanted.map(|(serving, site)| (serving.authorities.as_str(), &site.bootstrap_namespaces));
+        let kept = self.webhooks.keep(&self.identity, &self.target, wanted).await;
+        if let Ok(Registered::Here(true)) = kept {
+            tracing::info!("the webhook configurations are registered");
         }
+        memory.registered = Some(registered(&kept));
+        memory.take("the webhook configurations cannot be kept", kept);
         if memory.seldom.is_none_or(|at| at.elapsed() >= SELDOM) {
             memory.seldom = Some(Instant::now());
             let others = self.webhooks.of_others().await;
@@ -162,21 +167,26 @@ impl Leader {
     async fn confirm(&self, taken: &Taken, memory: &mut Memory) {
         let (Some(site), Ok(webhook)) = (&taken.site, self.live.webhook()) else { return };
         let every = refresh(site.stale) / 2;
-        if memory.confirmed.is_some_and(|at| at.elapsed() < every) {
+        if memory.confirm.is_some_and(|at| Instant::now() < at) {
             return;
         }
-        memory.confirmed = Some(Instant::now());
-        let used = images_in_use(&self.client).await;
-        let Some(used) = memory.take("images in use cannot be listed", used) else { return };
-        for (namespace, image) in used {
+        let used = pods_in_use(&self.client).await;
+        let Some(used) = memory.take("pods cannot be listed", used) else {
+            memory.confirm = Some(Instant::now() + AGAIN.min(every));
+            return;
+        };
+        memory.confirm = Some(Instant::now() + every);
+        for pod in used {
+            let namespace = pod["metadata"]["namespace"].clone();
             let request = json!({
-                "operation": "CREATE", "namespace": namespace, "kind": { "group": "", "version": "v1", "kind": "Pod" },
-                "object": {
-                    "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "confirm", "namespace": namespace },
-                    "spec": { "containers": [{ "name": "confirm", "image": image }] },
-                },
+                "operation": "CREATE", "namespace": namespace,
+                "kind": { "group": "", "version": "v1", "kind": "Pod" }, "object": pod,
             });
-            webhook.confirm(Review::of(request), Instant::now() + CONFIRM).await;
+            let confirm = webhook.confirm(Review::of(request), Instant::now() + CONFIRM);
+            // What anybody has written into a pod ends nobody who leads.
+            if AssertUnwindSafe(confirm).catch_unwind().await.is_err() {
+                tracing::error!(%namespace, "the images of a pod cannot be confirmed");
+            }
         }
     }
 }

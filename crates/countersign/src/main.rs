@@ -13,6 +13,7 @@ mod install;
 mod kept;
 mod leader;
 mod live;
+mod maker;
 mod metrics;
 mod mirror;
 mod node;

@@ -11,8 +11,16 @@ use countersign_verifier::SourceLoader;
 use crate::site::warn;
 use crate::sources;
 
-/// The Site's keys by name: policies refer to them.
+/// The Site's keys for images by name: policies refer to them. Those that seal bundles
+/// (`trust.bundleKeys`) sign no image by that.
 pub(crate) fn site_keys(site: &Site, load: &SourceLoader) -> Result<BTreeMap<String, String>> {
+    let mut keys = all_keys(site, load)?;
+    keys.retain(|name, _| !site.trust.bundle_keys.contains(name));
+    Ok(keys)
+}
+
+/// Every key of the Site.
+pub(crate) fn all_keys(site: &Site, load: &SourceLoader) -> Result<BTreeMap<String, String>> {
     let read = |(name, source)| -> Result<(String, String)> {
         let text = load(source).map_err(|why| anyhow!("spec.trust.keys.{name}: {why}"))?;
         Ok((String::clone(name), text))

@@ -44,6 +44,11 @@ pub(crate) fn installation(namespace: &str, deployment: &str) -> Installation {
 /// Serves until the process is asked to end.
 pub(crate) async fn serve(arguments: &Replica, client: Client, listener: TcpListener) -> Result<Exit> {
     let Replica { namespace, deployment, service, service_port, webhook_url, .. } = arguments;
+    let place = Place {
+        namespace: arguments.coredns_namespace.clone(),
+        config_map: arguments.coredns_config_map.clone(),
+        ..Place::default()
+    };
     let (target, names) = match webhook_url {
         None => {
             let names =
@@ -79,7 +84,6 @@ pub(crate) async fn serve(arguments: &Replica, client: Client, listener: TcpList
     tasks.spawn(never(say));
     // Whoever is asked to end leads no more, from that moment on, and serves for a while.
     let (end, ended) = watch::channel(false);
-    tasks.spawn(lead_until(Arc::clone(&candidate), leading, ended));
     let leader = Leader {
         client: client.clone(),
         namespace: namespace.clone(),
@@ -87,14 +91,15 @@ pub(crate) async fn serve(arguments: &Replica, client: Client, listener: TcpList
         target,
         webhooks: Webhooks::new(&client, installation(namespace, deployment)),
         certificates,
-        dns: Dns::new(client.clone(), Place::default()),
+        dns: Dns::new(client.clone(), place),
         live: Arc::clone(&live),
         metrics: metrics.clone(),
         clock,
     };
     let follower = {
         let (client, namespace, live) = (client.clone(), namespace.clone(), Arc::clone(&live));
-        async move { Box::pin(follow(&client, &namespace, leader, leads, metrics, live)).await }
+        let campaign = lead_until(Arc::clone(&candidate), leading, ended);
+        async move { Box::pin(follow(&client, &namespace, (leader, leads, campaign), metrics, live)).await }
     };
     tasks.spawn(follower);
 
@@ -142,8 +147,7 @@ async fn lead_until(
 async fn follow(
     client: &Client,
     namespace: &str,
-    leader: Leader,
-    leads: watch::Receiver<bool>,
+    (leader, leads, campaign): (Leader, watch::Receiver<bool>, impl Future<Output = anyhow::Error>),
     metrics: Metrics,
     live: Arc<Live>,
 ) -> anyhow::Error {
@@ -176,6 +180,7 @@ async fn follow(
         () = store.follow(client, &read) => anyhow::anyhow!("the watch of evidence has ended"),
         () = writer.run() => anyhow::anyhow!("nobody writes evidence any more"),
         () = leader.run(leads) => anyhow::anyhow!("nobody would lead any more"),
+        error = campaign => error,
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) async fn run(command: &WebhookCommand) -> Result<Exit> {
                          nothing is verified"
                 )
             } else {
-                String::new()
+                format!("; there is no Deployment `{deployment}` in `{namespace}`")
             };
             talk(&format!("{what}{stays}"));
         }),

@@ -5,6 +5,7 @@ use std::path::Path;
 use countersign_layout::{Descriptor, Layout, LayoutError};
 use countersign_reference::{Digest, Reference};
 use countersign_signature::{Material, Signatures, Verified};
+use jiff::Timestamp;
 
 use crate::{Memory, Store, TagRecord};
 
@@ -60,8 +61,8 @@ impl Store for Directory {
         }
     }
 
-    fn tag(&self, image: &Reference) -> Option<TagRecord> {
-        self.memory.tag(image)
+    fn tag(&self, image: &Reference, now: Timestamp) -> Option<TagRecord> {
+        self.memory.tag(image, now)
     }
 
     fn record_tag(&self, image: &Reference, record: TagRecord) {

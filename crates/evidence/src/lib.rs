@@ -20,7 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use countersign_reference::{Digest, Reference};
 use countersign_signature::{Material, Signatures, Verified};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// Which digest a name and tag stood for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,15 +59,21 @@ impl Origin {
 
 impl TagRecord {
     /// Which of several counts: the latest says what the tag is of, and what a bundle says of the
-    /// same digest takes its age away.
-    pub fn latest(records: impl IntoIterator<Item = Self>) -> Option<Self> {
+    /// same digest takes its age away. One from the future counts only where there is no other: some
+    /// clock was wrong then, or is wrong now.
+    pub fn latest(records: impl IntoIterator<Item = Self>, now: Timestamp) -> Option<Self> {
         let records: Vec<Self> = records.into_iter().collect();
-        let latest = records.iter().max_by_key(|record| record.confirmed)?.clone();
+        let soon = now.checked_add(CLOCKS_APART).unwrap_or(now);
+        let latest =
+            records.iter().max_by_key(|record| (record.confirmed <= soon, record.confirmed))?.clone();
         let bundle = |record: &&Self| record.origin == Origin::Bundle && record.digest == latest.digest;
         let origin = records.iter().find(bundle).map_or(latest.origin, |record| record.origin);
         Some(Self { origin, ..latest })
     }
 }
+
+/// How far the clocks of two replicas may be apart.
+const CLOCKS_APART: SignedDuration = SignedDuration::from_mins(5);
 
 /// A store of proofs and tag records.
 pub trait Store: Debug + Send + Sync {
@@ -75,8 +81,8 @@ pub trait Store: Debug + Send + Sync {
     fn signatures(&self, digest: &Digest) -> Vec<Material>;
     /// Keeps what has just been verified.
     fn keep(&self, proof: &Verified<Signatures>);
-    /// The last record of a name and tag.
-    fn tag(&self, image: &Reference) -> Option<TagRecord>;
+    /// The record of a name and tag that counts at this time.
+    fn tag(&self, image: &Reference, now: Timestamp) -> Option<TagRecord>;
     /// Notes what a name and tag stand for. Only for digests that were verified.
     fn record_tag(&self, image: &Reference, record: TagRecord);
 }
@@ -124,7 +130,7 @@ impl Store for Memory {
         }
     }
 
-    fn tag(&self, image: &Reference) -> Option<TagRecord> {
+    fn tag(&self, image: &Reference, _: Timestamp) -> Option<TagRecord> {
         self.kept().tags.get(&record_name(image)).cloned()
     }
 
@@ -154,10 +160,17 @@ mod tests {
             origin,
         };
         use Origin::{Bundle, Registry};
-        assert_eq!(TagRecord::latest([]), None);
+        let latest = |records: &[TagRecord], now| {
+            TagRecord::latest(records.to_vec(), Timestamp::from_second(now).unwrap())
+        };
+        assert_eq!(latest(&[], 2), None);
         let moved = [record("a", 1, Bundle), record("b", 2, Registry)];
-        assert_eq!(TagRecord::latest(moved), Some(record("b", 2, Registry)));
+        assert_eq!(latest(&moved, 2), Some(record("b", 2, Registry)));
         let same = [record("a", 2, Registry), record("a", 1, Bundle)];
-        assert_eq!(TagRecord::latest(same), Some(record("a", 2, Bundle)));
+        assert_eq!(latest(&same, 2), Some(record("a", 2, Bundle)));
+        // A clock that was ahead for a moment, and one that has not been set yet.
+        let ahead = [record("a", 1_000_000, Registry), record("b", 2, Registry)];
+        assert_eq!(latest(&ahead, 3), Some(record("b", 2, Registry)));
+        assert_eq!(latest(&ahead, -1_000_000), Some(record("a", 1_000_000, Registry)));
     }
 }

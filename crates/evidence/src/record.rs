@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use countersign_reference::Reference;
@@ -13,7 +14,16 @@ const LENGTH: usize = 32;
 
 /// The secret that tag records of one cluster are authenticated with (HMAC-SHA-256).
 #[derive(Clone)]
-pub struct RecordKey(hmac::Key);
+pub struct RecordKey {
+    key: hmac::Key,
+    bytes: Vec<u8>,
+}
+
+impl PartialEq for RecordKey {
+    fn eq(&self, other: &Self) -> bool {
+        verify_slices_are_equal(&self.bytes, &other.bytes).is_ok()
+    }
+}
 
 /// The authenticity of a record, in hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,17 +40,17 @@ impl RecordKey {
     /// A key by its text: at least 32 bytes in hexadecimal.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = hex::decode(text.trim()).ok().filter(|bytes| bytes.len() >= LENGTH)?;
-        Some(Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes)))
+        Some(Self { key: hmac::Key::new(hmac::HMAC_SHA256, &bytes), bytes })
     }
 
     /// The MAC of a record.
     pub fn mac(&self, image: &Reference, record: &TagRecord) -> Mac {
-        Mac(hex::encode(hmac::sign(&self.0, &bytes(image, record))))
+        Mac(hex::encode(hmac::sign(&self.key, &bytes(image, record))))
     }
 
     /// Whether a record is one that this key has made.
     pub fn holds(&self, image: &Reference, record: &TagRecord, mac: &Mac) -> bool {
-        hex::decode(&mac.0).is_ok_and(|mac| hmac::verify(&self.0, &bytes(image, record), &mac).is_ok())
+        hex::decode(&mac.0).is_ok_and(|mac| hmac::verify(&self.key, &bytes(image, record), &mac).is_ok())
     }
 }
 

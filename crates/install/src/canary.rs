@@ -40,6 +40,18 @@ pub enum CanaryError {
         /// What went wrong.
         error: Error,
     },
+    /// It shows another registry's image.
+    #[error(
+        "`{}:{}` at {url} is {found}, which is not its own: does it pass on what another registry says?",
+        canary::REPOSITORY,
+        canary::HERE
+    )]
+    Another {
+        /// Where.
+        url: String,
+        /// What it is there.
+        found: Digest,
+    },
 }
 
 impl CanaryError {
@@ -48,6 +60,7 @@ impl CanaryError {
         match self {
             Self::Api(error) => crate::site::is_unreachable(error),
             Self::Registry { error, .. } => error.class() == countersign_registry::Class::Unreachable,
+            Self::Another { .. } => false,
         }
     }
 }
@@ -58,33 +71,64 @@ impl From<kube::Error> for CanaryError {
     }
 }
 
-/// Makes the tag stand for this registry's own image, and answers with its digest. The bootstrap
-/// registry has it so by itself.
+/// What a registry is to a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The bootstrap machine's, which shows its own image by itself.
+    Bootstrap,
+    /// Any other one.
+    Cluster,
+}
+
+/// The digest that the tag stands for in a registry of this role.
 ///
 /// # Errors
 ///
-/// The registry does not have both images, or does not take the tag.
+/// It stands for something else there, or for nothing.
+pub async fn marked(endpoint: &Endpoint, role: Role) -> Result<Digest, CanaryError> {
+    let repository = canary::REPOSITORY;
+    let wanted = match role {
+        Role::Bootstrap => canary::BOOTSTRAP,
+        Role::Cluster => canary::CLUSTER,
+    };
+    let own = |tag| async move {
+        let found = endpoint.manifest_of_tag(repository, tag).await;
+        found.map_err(|error| CanaryError::Registry { what: tag, url: endpoint.url().to_owned(), error })
+    };
+    let (wanted, here) = (own(wanted).await?.digest, own(canary::HERE).await?.digest);
+    if wanted == here {
+        Ok(here)
+    } else {
+        Err(CanaryError::Another { url: endpoint.url().to_owned(), found: here })
+    }
+}
+
+/// Makes the tag stand for the cluster's image in this registry, where it does not yet, and answers
+/// with its digest.
+///
+/// # Errors
+///
+/// The registry does not have it, does not take the tag, or passes on what the bootstrap registry
+/// says: then nobody could tell the two apart.
 pub async fn mark(endpoint: &Endpoint) -> Result<Digest, CanaryError> {
     let failed = |what, error| CanaryError::Registry { what, url: endpoint.url().to_owned(), error };
     let repository = canary::REPOSITORY;
     let own = |tag| async move {
         endpoint.manifest_of_tag(repository, tag).await.map_err(|error| failed(tag, error))
     };
-    let bootstrap = own(canary::BOOTSTRAP).await?;
+    let cluster = own(canary::CLUSTER).await?;
     match endpoint.manifest_of_tag(repository, canary::HERE).await {
-        Ok(found) if found.digest == bootstrap.digest => return Ok(found.digest),
+        Ok(found) if found.digest == cluster.digest => return Ok(found.digest),
         Ok(_) | Err(Error::Absent) => {}
         Err(error) => return Err(failed(canary::HERE, error)),
     }
-    let cluster = own(canary::CLUSTER).await?;
     let put = endpoint.push_manifest(repository, canary::HERE, &cluster.media_type, &cluster.bytes).await;
     put.map_err(|error| failed(canary::HERE, error))?;
     let back = own(canary::HERE).await?;
     if back.digest == cluster.digest {
         Ok(back.digest)
     } else {
-        let error = Error::Mismatch { wanted: cluster.digest, found: back.digest };
-        Err(failed(canary::HERE, error))
+        Err(CanaryError::Another { url: endpoint.url().to_owned(), found: back.digest })
     }
 }
 

@@ -9,10 +9,10 @@
 //! their order changes.
 //!
 //! * [`SiteObject`]: the Site of a cluster with all that it names, and its next version.
-//! * [`mark`], [`Canaries`]: which registry a node asks first, seen by the digest that it pulls.
+//! * [`mark`], [`marked`], [`Canaries`]: which registry a node asks first, seen by the digest that it pulls.
 
 mod canary;
 mod site;
 
-pub use canary::{Canaries, CanaryError, Node, Seen, mark};
+pub use canary::{Canaries, CanaryError, Node, Role, Seen, mark, marked};
 pub use site::{SiteError, SiteObject};

@@ -289,6 +289,12 @@ impl Site {
                 );
             }
         }
+        if !keys.is_empty() && keys.keys().all(|name| trust.bundle_keys.contains(name)) {
+            warnings.add(
+                "spec.trust.bundleKeys",
+                "every key is one for bundles, which sign no images: add the signer's under a name of its own",
+            );
+        }
         let mut revoked = BTreeSet::new();
         for (index, digest) in document.spec.revoked.iter().enumerate() {
             revoked.extend(problems.take(&format!("spec.revoked[{index}]"), Digest::parse(digest)));
@@ -459,7 +465,8 @@ spec:
   trust:
     keys:
       vendor-2026: { secret: { name: keys, key: vendor.pub } }
-    bundleKeys: [vendor-2026]
+      seal-2026: { secret: { name: keys, key: seal.pub } }
+    bundleKeys: [seal-2026]
   revoked: []
   tagFreshness: 10s
   stale: 7d
@@ -518,7 +525,7 @@ spec:
             ),
             ("https://pit.nmn", "http://pit.nmn", "spec.registry.endpoints[0].ca: an `http` endpoint has no"),
             (
-                "bundleKeys: [vendor-2026]",
+                "bundleKeys: [seal-2026]",
                 "bundleKeys: [other]",
                 "spec.trust.bundleKeys[0]: there is no key `other`",
             ),
@@ -563,6 +570,12 @@ spec:
     fn all_problems_are_told_at_once() {
         let text = SITE.replace("mode: enforce", "mode: x").replace("pinning: always", "pinning: x");
         assert_eq!(Site::parse(&text).unwrap_err().0.len(), 2);
+    }
+
+    #[test]
+    fn keys_that_only_seal_are_a_warning() {
+        let said = check("bundleKeys: [seal-2026]", "bundleKeys: [seal-2026, vendor-2026]");
+        assert!(said.starts_with("warning spec.trust.bundleKeys: every key is one for bundles"), "{said}");
     }
 
     #[test]

@@ -357,9 +357,11 @@ impl Verifier {
     /// During an outage: the digest last verified for this very name and tag, if it is not too
     /// old and still verifies by the keys in force.
     fn stale(&self, question: &Question, mut checks: Vec<Check>, outcome: Outcome) -> Verdict {
-        let record = question.image.digest().is_none().then(|| self.store.tag(&question.image)).flatten();
+        let now = self.clock.wall();
+        let record =
+            question.image.digest().is_none().then(|| self.store.tag(&question.image, now)).flatten();
         if let (Some(record), Ok(trust)) = (record, self.trust(&question.attestors)) {
-            let age = self.clock.wall().duration_since(record.confirmed);
+            let age = now.duration_since(record.confirmed);
             let age = Duration::try_from(age).unwrap_or_default();
             let ageless = question.any_age || record.origin == Origin::Bundle;
             let good =

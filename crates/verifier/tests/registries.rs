@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use countersign_clock::ManualClock;
-use countersign_clock::{Clock as _, SystemClock};
 use countersign_evidence::{Memory, Origin, Store, TagRecord};
 use countersign_https::{Authority, Body, full};
 use countersign_reference::Reference;
@@ -20,6 +19,8 @@ use hyper::header::CONTENT_TYPE;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
+/// What the verifiers' clock shows.
+const NOW: &str = "2026-01-01T00:00:00Z";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 fn signer() -> (Signer, Attestors) {
@@ -42,7 +43,7 @@ fn verifier(endpoints: &[String], settings: Settings, store: Arc<dyn Store>) -> 
         Source::Inline(text) => Ok(text.clone()),
         other => Err(format!("{other:?}")),
     });
-    let clock = Arc::new(ManualClock::at("2026-01-01T00:00:00Z".parse().unwrap()));
+    let clock = Arc::new(ManualClock::at(NOW.parse().unwrap()));
     Verifier::new(Rules::Site(Arc::new(Site::parse(&text).unwrap())), settings, load, store, clock)
 }
 
@@ -224,11 +225,14 @@ async fn a_dry_run_leaves_nothing_behind() {
     let ask =
         async |purpose| verifier.verify(&question, Instant::now() + Duration::from_secs(5), purpose).await;
     assert!(ask(Purpose::DryRun).await.proof().is_some());
-    assert!(store.signatures(&digest).is_empty() && store.tag(&image).is_none());
+    assert!(store.signatures(&digest).is_empty() && store.tag(&image, jiff::Timestamp::MAX).is_none());
     assert!(verifier.at_hand(&question).is_none());
 
     assert!(ask(Purpose::Decision).await.proof().is_some());
-    assert_eq!((store.signatures(&digest).len(), store.tag(&image).unwrap().digest), (1, digest));
+    assert_eq!(
+        (store.signatures(&digest).len(), store.tag(&image, jiff::Timestamp::MAX).unwrap().digest),
+        (1, digest)
+    );
     registry.stop().await;
     assert!(ask(Purpose::DryRun).await.proof().is_some(), "what is known is used");
 }
@@ -254,7 +258,7 @@ async fn an_old_record_counts_only_by_a_bundle_or_where_nothing_may_wait() {
     registry.stop().await;
     let record = |days: i64, origin| {
         let age = jiff::SignedDuration::from_hours(24 * days);
-        TagRecord { digest: digest.clone(), confirmed: SystemClock::default().wall() - age, origin }
+        TagRecord { digest: digest.clone(), confirmed: NOW.parse::<jiff::Timestamp>().unwrap() - age, origin }
     };
     for (days, origin, any_age, good) in [
         (6, Origin::Registry, false, true),

@@ -47,7 +47,7 @@ pub(crate) enum EvidenceCommand {
 #[command(
     after_help = "Proofs are judged again by the keys in force whenever they are used. Which name and tag stands for which \
     digest is taken only from a bundle that one of the Site's `trust.bundleKeys`, or `--bundle-key`, has sealed. \
-    Exit codes: 0 done, 1 an image has no signature, or the seal is not good, 2 wrong usage or no \
+    Exit codes: 0 done, 1 an image has no signature, the seal is not good, or a tag stands for another digest, 2 wrong usage or no \
     permission, 3 the API server could not be reached."
 )]
 pub(crate) struct EvidenceImport {
@@ -66,6 +66,10 @@ pub(crate) struct EvidenceImport {
     /// where not given
     #[arg(long, value_name = "FILE")]
     pub(crate) bundle_key: Vec<PathBuf>,
+
+    /// Take the bundle's word for a tag that stands for another digest in the cluster
+    #[arg(long)]
+    pub(crate) force: bool,
 
     /// The program's own namespace, which is made where there is none
     #[arg(long, value_name = "NAME", default_value = "countersign")]

@@ -24,6 +24,14 @@ pub(crate) struct InstallPlace {
     #[arg(long, value_name = "NAME", default_value = "countersign")]
     pub(crate) namespace: String,
 
+    /// The namespace of CoreDNS's ConfigMap, from which an override of the registry's name is taken out
+    #[arg(long, value_name = "NAME", default_value = "kube-system")]
+    pub(crate) coredns_namespace: String,
+
+    /// The name of that ConfigMap
+    #[arg(long, value_name = "NAME", default_value = "coredns")]
+    pub(crate) coredns_config_map: String,
+
     /// Run for each node, by `sh`: `$NODE` is its name, and the Site is on stdin, with every CA in it, as in
     /// `ssh "$NODE" countersign node apply --site /dev/stdin`
     #[arg(long, value_name = "COMMAND")]
@@ -33,7 +41,8 @@ pub(crate) struct InstallPlace {
     #[arg(long, value_name = "FILE")]
     pub(crate) node_site: Option<PathBuf>,
 
-    /// Seconds after which nodes that still pull elsewhere are named
+    /// Seconds after which nodes that still pull elsewhere are named, and after which the command for a
+    /// node is given up
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub(crate) timeout: u64,
 }
@@ -72,8 +81,10 @@ pub(crate) struct SwitchOver {
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "It is refused while a node asks the endpoint first. Exit codes: 0 nobody names it any more, 1 a node \
-    does, or has not said, 2 wrong usage or configuration, 3 something could not be reached."
+    after_help = "It is refused while a node asks the endpoint first; once the endpoint is switched off that cannot be seen, \
+    and --node-reports says it. Exit codes: 0 the Site names it no more, and no report does, 1 a node does, or \
+    has not said, or there is no such endpoint, 2 wrong usage or configuration, 3 something could not be \
+    reached."
 )]
 pub(crate) struct RetireBootstrap {
     #[command(flatten)]

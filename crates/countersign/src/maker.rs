@@ -1,0 +1,425 @@
+//! Makes webhooks of what a cluster says: from what is good of the present and, where it is not, of
+//! the past.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use countersign_admission::{Limits, Observer, Service};
+use countersign_clock::SystemClock;
+use countersign_cluster::{ObjectId, Snapshot, Stored, Texts};
+use countersign_evidence::Store;
+use countersign_policy::{Engine, Policy};
+use countersign_signature::Trust;
+use countersign_site::{Mode, Site, Source};
+use countersign_verdict::Attestors;
+use countersign_verifier::{Rules, SourceLoader, Verifier};
+use serde_json::Value;
+
+use crate::kept::{self, Kept};
+use crate::live::{Found, Taken, Webhook};
+use crate::{policies, site};
+
+/// What came of a snapshot.
+pub(crate) enum Made {
+    Service(Arc<Webhook>),
+    /// There is no good Site yet: why.
+    Nothing(String),
+    /// Nothing that counts has changed.
+    Same,
+}
+
+/// Compiles a policy with the Site's keys; `None` for a document of another kind.
+pub(crate) type Reader = fn(&Value, &BTreeMap<String, String>) -> Option<Policy>;
+
+/// Makes webhooks, each from what is good of the present and, where it is not, of the past.
+pub(crate) struct Maker {
+    reader: Reader,
+    store: Arc<dyn Store>,
+    observer: Arc<dyn Observer>,
+    /// The last good Site.
+    site: Option<Good>,
+    /// What is wrong with the one of this moment.
+    site_is: Result<(), String>,
+    /// The last version of each policy that was good as a whole, as it was written: it is read with
+    /// the keys of the present.
+    policies: BTreeMap<ObjectId, (i64, Value)>,
+    /// What was found about the policies of this moment.
+    policies_are: BTreeMap<ObjectId, (Result<(), String>, bool)>,
+    /// The policies of last time; `None` where that did not come to its end.
+    documents: Option<Vec<Value>>,
+    /// The mode in force.
+    mode: Option<Mode>,
+}
+
+/// A Site with all that it names, and who verifies by it.
+#[derive(Clone)]
+struct Good {
+    document: Value,
+    generation: i64,
+    texts: BTreeMap<Source, String>,
+    site: Arc<Site>,
+    keys: BTreeMap<String, String>,
+    verifier: Arc<Verifier>,
+}
+
+impl Maker {
+    pub(crate) fn new(store: Arc<dyn Store>, reader: Reader, observer: Arc<dyn Observer>) -> Self {
+        Self {
+            reader,
+            store,
+            observer,
+            site: None,
+            site_is: Ok(()),
+            policies: BTreeMap::new(),
+            policies_are: BTreeMap::new(),
+            documents: None,
+            mode: None,
+        }
+    }
+
+    pub(crate) fn make(&mut self, snapshot: &Snapshot) -> Made {
+        self.remember(snapshot);
+        let mut why = String::new();
+        // Put back only where all of it was taken up.
+        let before = self.documents.take();
+        let changed = match self.good(snapshot) {
+            Ok(None) => {
+                self.site_is = Ok(());
+                false
+            }
+            Ok(Some(good)) => {
+                self.site = Some(good);
+                self.site_is = Ok(());
+                true
+            }
+            Err(error) => {
+                why = format!("{error:#}");
+                let stays = if self.site.is_some() {
+                    "the last one that was stays in force"
+                } else {
+                    "there is none yet"
+                };
+                // Once is enough.
+                if self.site_is.as_ref().err() != Some(&why) {
+                    tracing::error!(error = why, "the Site is not good: {stays}");
+                }
+                self.site_is = Err(why.clone());
+                false
+            }
+        };
+        let Some(Good { site, keys, verifier, .. }) = self.site.clone() else { return Made::Nothing(why) };
+        // The way out at 3 a.m. counts whatever else is wrong with the Site.
+        let mode = snapshot.site.as_ref().and_then(|stored| mode(&stored.document)).unwrap_or(site.mode);
+        let site = if mode == site.mode { site } else { Arc::new(Site { mode, ..Site::clone(&site) }) };
+        let changed = self.mode.replace(mode) != Some(mode) || changed;
+        let documents: Vec<Value> = snapshot.policies.iter().map(|stored| stored.document.clone()).collect();
+        if !changed && before.as_ref() == Some(&documents) {
+            self.documents = before;
+            return Made::Same;
+        }
+        let policies = self.policies(&snapshot.policies, &keys);
+        tracing::info!(policies = policies.len(), mode = ?site.mode, "policies and Site are in force");
+        let engine = Engine::new(policies, site);
+        let service = Service::observed(engine, verifier, Limits::DEFAULT, Arc::clone(&self.observer));
+        self.documents = Some(documents);
+        Made::Service(service)
+    }
+
+    /// What the cluster keeps of the past and this process has not seen: what it has missed, or what
+    /// was before it began.
+    fn remember(&mut self, snapshot: &Snapshot) {
+        for (name, text) in kept::of(&snapshot.secrets) {
+            let Some(kept) = Kept::parse(&text) else {
+                tracing::warn!(secret = name, "what is kept in it cannot be read");
+                continue;
+            };
+            let id = ObjectId::of(&kept.document);
+            if id.kind != "Site" {
+                if self.policies.get(&id).is_none_or(|(generation, _)| *generation < kept.generation) {
+                    self.policies.insert(id, (kept.generation, kept.document));
+                }
+                continue;
+            }
+            if self.site.as_ref().is_some_and(|good| good.generation >= kept.generation) {
+                continue;
+            }
+            match self.build(&kept.document, kept.generation, |source| kept.load(source)) {
+                Ok(good) => self.site = Some(good),
+                Err(error) => tracing::warn!("the last good Site cannot be used: {error:#}"),
+            }
+        }
+    }
+
+    /// The Site of this moment, if it and all that it names is good; `None` if it is the last one.
+    fn good(&self, snapshot: &Snapshot) -> Result<Option<Good>> {
+        let stored = snapshot.site.as_ref().context("there is no Site `default`")?;
+        let good = self.build(&stored.document, stored.generation, |source| load(snapshot, source))?;
+        let same = |last: &Good| last.document == good.document && last.texts == good.texts;
+        if self.site.as_ref().is_some_and(same) {
+            return Ok(None);
+        }
+        for warning in &good.site.warnings.0 {
+            tracing::warn!(path = warning.path, "Site: {}", warning.message);
+        }
+        Ok(Some(good))
+    }
+
+    /// A Site with all that it names.
+    fn build(
+        &self,
+        document: &Value,
+        generation: i64,
+        load: impl Fn(&Source) -> Result<String, String>,
+    ) -> Result<Good> {
+        let site = Arc::new(Site::parse(&document.to_string()).context("Site `default`")?);
+        // Nothing but what it names counts, and nothing else is kept.
+        let named = site.registry.endpoints.iter().filter_map(|endpoint| endpoint.ca.as_ref());
+        let mut texts = BTreeMap::new();
+        for source in named.chain(site.trust.keys.values()) {
+            texts.insert(source.clone(), load(source).map_err(anyhow::Error::msg)?);
+        }
+        let known = texts.clone();
+        let load: Arc<SourceLoader> = Arc::new(move |source: &Source| {
+            known.get(source).cloned().ok_or_else(|| "it is not named by the Site".to_owned())
+        });
+        let keys = policies::site_keys(&site, &*load)?;
+        for (name, pem) in &policies::all_keys(&site, &*load)? {
+            Trust::new(&Attestors::any_of_keys(pem)).with_context(|| format!("spec.trust.keys.{name}"))?;
+        }
+        let (rules, clock) = (Rules::Site(Arc::clone(&site)), Arc::new(SystemClock::default()));
+        let verifier = Verifier::new(rules, site::settings(&site), load, Arc::clone(&self.store), clock);
+        verifier.prepare(&site.registry.name).context("the Site's endpoints")?;
+        Ok(Good { document: document.clone(), generation, texts, site, keys, verifier })
+    }
+
+    /// Every policy; of one that is not good as a whole the last version that was, read with the keys
+    /// of the present: a key that is gone is gone.
+    fn policies(&mut self, stored: &[Stored], keys: &BTreeMap<String, String>) -> Vec<Policy> {
+        let mut found = Vec::new();
+        self.policies_are.clear();
+        for Stored { document, generation, .. } in stored {
+            let id = ObjectId::of(document);
+            let policy = match self.read(document, keys) {
+                Ok(Some(policy)) => Some(policy),
+                Ok(None) => continue,
+                Err(Broken) => None,
+            };
+            for warning in policy.iter().flat_map(|policy| &policy.warnings) {
+                tracing::warn!(policy = id.name, "{warning}");
+            }
+            let wrong = match &policy {
+                None => "the reader of policies breaks on it: change it, and report it".to_owned(),
+                Some(policy) => {
+                    policy.refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+                }
+            };
+            if wrong.is_empty() {
+                self.policies_are.insert(id.clone(), (Ok(()), false));
+                self.policies.insert(id, (*generation, document.clone()));
+                found.extend(policy);
+                continue;
+            }
+            // Where a key of it is gone by now, it denies what it selects.
+            let before = self.policies.get(&id).and_then(|(_, good)| self.read(good, keys).ok().flatten());
+            let stays = match (&before, &policy) {
+                (Some(_), _) => "the last version that was good stays in force",
+                (None, Some(_)) => "it denies what it selects, where it enforces",
+                (None, None) => "it is left out",
+            };
+            tracing::error!(policy = id.name, "refused: {wrong}: {stays}");
+            self.policies_are.insert(id, (Err(wrong), before.is_some()));
+            found.extend(before.or(policy));
+        }
+        self.policies.retain(|id, _| self.policies_are.contains_key(id));
+        found
+    }
+
+    /// Reads a policy; the others go on where the reader breaks on one.
+    fn read(&self, document: &Value, keys: &BTreeMap<String, String>) -> Result<Option<Policy>, Broken> {
+        let reader = self.reader;
+        std::panic::catch_unwind(|| reader(document, keys)).map_err(|_| Broken)
+    }
+
+    /// What is in force, and what was found about the objects of this moment.
+    pub(crate) fn taken(&self, snapshot: &Snapshot) -> Taken {
+        let found = |stored: &Stored, ready: Result<(), String>, replaced| Found {
+            id: stored.id(),
+            generation: stored.generation,
+            conditions: stored.conditions.clone(),
+            ready,
+            replaced,
+        };
+        let replaced = self.site_is.is_err() && self.site.is_some();
+        let site = snapshot.site.iter().map(|stored| found(stored, self.site_is.clone(), replaced));
+        let policies = snapshot.policies.iter().filter_map(|stored| {
+            let (ready, replaced) = self.policies_are.get(&stored.id())?.clone();
+            Some(found(stored, ready, replaced))
+        });
+        let mut good: BTreeMap<String, String> = BTreeMap::new();
+        let mut keep = |document: &Value, texts, generation| {
+            good.insert(kept::secret(&ObjectId::of(document)), Kept::text(document, texts, generation));
+        };
+        if let Some(Good { document, texts, generation, .. }) = &self.site {
+            let texts = texts.iter().filter(|(source, _)| !matches!(source, Source::Inline(_)));
+            let texts = texts.map(|(source, text)| (kept::name_of(source), text.clone())).collect();
+            keep(document, texts, *generation);
+        }
+        self.policies
+            .values()
+            .for_each(|(generation, document)| keep(document, BTreeMap::new(), *generation));
+        Taken {
+            site: self.site.as_ref().map(|good| Arc::clone(&good.site)),
+            found: site.chain(policies).collect(),
+            good,
+            kept: kept::of(&snapshot.secrets),
+        }
+    }
+}
+
+/// The reader came to no end.
+struct Broken;
+
+/// The mode that a Site says, good or not.
+fn mode(document: &Value) -> Option<Mode> {
+    match document["spec"]["mode"].as_str()? {
+        "audit" => Some(Mode::Audit),
+        "enforce" => Some(Mode::Enforce),
+        _ => None,
+    }
+}
+
+/// Reads what a source names, of this moment.
+fn load(snapshot: &Snapshot, source: &Source) -> Result<String, String> {
+    match source {
+        Source::Inline(text) => Ok(text.clone()),
+        Source::File(path) => {
+            Err(format!("`file: {path}` is for a Site in a file: use a Secret, a ConfigMap or `pem`"))
+        }
+        Source::Secret { name, key } => text_of("Secret", &snapshot.secrets, name, key.as_deref()),
+        Source::ConfigMap { name, key } => text_of("ConfigMap", &snapshot.config_maps, name, key.as_deref()),
+    }
+}
+
+/// The text under a key; the only one there is where none is named.
+fn text_of(kind: &str, objects: &Texts, name: &str, key: Option<&str>) -> Result<String, String> {
+    let object =
+        objects.get(name).ok_or_else(|| format!("there is no {kind} `{name}` in the program's namespace"))?;
+    let all = || object.keys().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+    let found = match (key, object.len()) {
+        (Some(key), _) => object
+            .get_key_value(key)
+            .ok_or_else(|| format!("{kind} `{name}` has no key `{key}`, but {}", all()))?,
+        (None, 0 | 1) => {
+            object.first_key_value().ok_or_else(|| format!("{kind} `{name}` has nothing in it"))?
+        }
+        (None, _) => return Err(format!("{kind} `{name}` has several keys: say which of {}", all())),
+    };
+    match found {
+        (_, Some(text)) => Ok(text.clone()),
+        (key, None) => Err(format!("{kind} `{name}`: what is under `{key}` is no text (UTF-8)")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use countersign_admission::Unobserved;
+    use countersign_evidence::Memory;
+    use serde_json::json;
+
+    #[test]
+    fn a_policy_that_the_reader_breaks_on_leaves_its_last_good_version_in_force() {
+        let reader: Reader = |document, keys| {
+            assert!(document["spec"]["odd"].is_null(), "the reader breaks");
+            countersign_policy::load(document, keys)
+        };
+        let document = |name: &str| {
+            json!({
+                "apiVersion": "kyverno.io/v1",
+                "kind": "ClusterPolicy",
+                "metadata": { "name": name },
+                "spec": { "rules": [] },
+            })
+        };
+        let broken = |name: &str| {
+            let mut document = document(name);
+            document["spec"]["odd"] = json!(true);
+            document
+        };
+        let mut maker = Maker::new(Arc::new(Memory::default()), reader, Arc::new(Unobserved));
+        let mut names = |documents: &[Value]| -> Vec<String> {
+            let stored = |document: &Value| Stored {
+                document: document.clone(),
+                generation: 1,
+                conditions: Value::Null,
+            };
+            let stored: Vec<Stored> = documents.iter().map(stored).collect();
+            let found = maker.policies(&stored, &BTreeMap::new());
+            found.into_iter().map(|policy| policy.name).collect()
+        };
+        assert_eq!(names(&[document("a"), document("b")]), ["a", "b"]);
+        for _ in 0..2 {
+            assert_eq!(names(&[broken("a"), document("b")]), ["a", "b"]);
+        }
+        // Another object has no part in it, and what is gone is gone.
+        assert_eq!(names(&[broken("c"), document("b")]), ["b"]);
+        assert_eq!(names(&[broken("a"), document("b")]), ["b"]);
+    }
+
+    #[test]
+    fn of_what_was_good_the_later_version_counts() {
+        let document = |words: &str| {
+            json!({
+                "apiVersion": "kyverno.io/v1", "kind": "ClusterPolicy",
+                "metadata": { "name": "p", "annotations": { "words": words } }, "spec": { "rules": [] },
+            })
+        };
+        let id = ObjectId::of(&document(""));
+        let kept = |words: &str, generation| Snapshot {
+            secrets: Texts::from([(
+                kept::secret(&id),
+                [(kept::KEY.to_owned(), Some(Kept::text(&document(words), BTreeMap::new(), generation)))]
+                    .into(),
+            )]),
+            ..Snapshot::default()
+        };
+        let mut maker =
+            Maker::new(Arc::new(Memory::default()), countersign_policy::load, Arc::new(Unobserved));
+        for (words, generation, expected) in
+            [("first", 1, "first"), ("third", 3, "third"), ("second", 2, "third")]
+        {
+            maker.remember(&kept(words, generation));
+            assert_eq!(maker.policies[&id].1["metadata"]["annotations"]["words"], expected);
+        }
+    }
+
+    #[test]
+    fn a_source_names_one_text() {
+        let object = |keys: &[&str]| -> BTreeMap<String, Option<String>> {
+            let text = |key: &str| (key != "c").then(|| format!("text of {key}"));
+            keys.iter().map(|key| ((*key).to_owned(), text(key))).collect()
+        };
+        let objects: Texts =
+            [("one", vec!["a"]), ("two", vec!["a", "b"]), ("none", vec![]), ("odd", vec!["c"])]
+                .into_iter()
+                .map(|(name, keys)| (name.to_owned(), object(&keys)))
+                .collect();
+        for (name, key, expected) in [
+            ("one", None, Ok("text of a")),
+            ("one", Some("a"), Ok("text of a")),
+            ("one", Some("b"), Err("has no key `b`, but `a`")),
+            ("two", Some("b"), Ok("text of b")),
+            ("two", None, Err("say which of `a`, `b`")),
+            ("none", None, Err("has nothing in it")),
+            ("odd", None, Err("what is under `c` is no text")),
+            ("other", None, Err("there is no Secret `other`")),
+        ] {
+            match (text_of("Secret", &objects, name, key), expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found, expected),
+                (Err(found), Err(expected)) => assert!(found.contains(expected), "{found}"),
+                (found, expected) => panic!("{name} {key:?}: {found:?}, and not {expected:?}"),
+            }
+        }
+    }
+}
