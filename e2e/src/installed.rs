@@ -56,8 +56,8 @@ pub struct Installed {
 }
 
 impl Installed {
-    /// Starts all of it with one replica, and waits until the webhooks are called.
-    pub async fn start() -> Self {
+    /// Starts all of it with one replica, which has no Site yet.
+    pub async fn without_site() -> Self {
         let directory = TempDir::new().unwrap();
         let registry = Registry::start(RegistryKind::Distribution);
         let key = Cosign::V3.key_pair(directory.path(), "vendor", KeyType::EcdsaP256);
@@ -77,6 +77,12 @@ impl Installed {
         let cluster = Self { plane, directory, key, registry, signed, replicas, port };
         cluster.post("/api/v1/namespaces", &json!({ "metadata": { "name": "countersign" } })).await;
         cluster.plane.install("countersign").await;
+        cluster
+    }
+
+    /// The same with a Site, its key and the shipped policies; waits until the webhooks are called.
+    pub async fn start() -> Self {
+        let cluster = Self::without_site().await;
         let site = json!({
             "apiVersion": "countersign.dev/v1alpha1", "kind": "Site", "metadata": { "name": "default" },
             "spec": {

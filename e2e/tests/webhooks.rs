@@ -93,6 +93,27 @@ async fn they_stay_until_somebody_takes_them_away_on_purpose() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_wants_them_gone_is_heard_where_there_is_no_site() {
+    assert_isolated();
+    let cluster = Installed::without_site().await;
+    let leads = async || cluster.log().contains("this replica leads");
+    cluster.plane.until("a replica leads", leads).await;
+    // What an installation of before has left behind.
+    let webhook = json!([{
+        "name": "left.countersign.dev", "admissionReviewVersions": ["v1"], "sideEffects": "None",
+        "clientConfig": { "url": "https://127.0.0.1:1/" },
+        "rules": [{ "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"] }],
+    }]);
+    for path in CONFIGURATIONS {
+        let left = json!({ "metadata": { "name": "countersign" }, "webhooks": webhook });
+        assert_eq!(cluster.plane.call(Method::POST, path, Some(&left)).await.0, 201);
+    }
+    let (code, _, err) = cluster.run(&["webhook", "remove", "--timeout", "30"]).await;
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(there(&cluster).await, [false; 2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_there_is_closed_for_most_and_open_for_what_must_not_wait() {
     assert_isolated();
     let mut cluster = Installed::start().await;

@@ -74,8 +74,10 @@ fn bench() -> Result<()> {
     tools::build_all()?;
     run(cargo().args(["build", "--release", "--package", "countersign", "--package", "countersign-bench"]))?;
     run(cargo().args(["bench", "--package", "countersign-bench", "--bench", "decision"]))?;
-    for program in ["load", "registries", "bundles"] {
-        run(cargo().args(["run", "--release", "--package", "countersign-bench", "--bin", program]))?;
+    for program in ["load", "registries", "bundles", "evidence"] {
+        let mut command = cargo();
+        command.args(["run", "--release", "--package", "countersign-bench", "--bin", program]);
+        run(command.env("COUNTERSIGN_TOOLS", tools::directory()))?;
     }
     Ok(())
 }

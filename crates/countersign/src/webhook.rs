@@ -6,7 +6,7 @@ use anyhow::Result;
 use countersign_cluster::{RemoveError, Webhooks};
 
 use crate::cli::{Exit, WebhookCommand, WebhookPlace};
-use crate::replica::installation;
+use crate::serve::replica::installation;
 use crate::serve::talk;
 use crate::site::warn;
 

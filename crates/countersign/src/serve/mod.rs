@@ -1,5 +1,12 @@
 //! `countersign serve`: the admission webhooks.
 
+mod kept;
+mod leader;
+mod live;
+mod maker;
+mod metrics;
+pub(crate) mod replica;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{Exit, ServeArguments};
-use crate::{policies, replica, site, sources};
+use crate::{policies, site, sources};
 
 /// Serves until the process is asked to end.
 pub(crate) async fn run(arguments: &ServeArguments) -> Result<Exit> {

@@ -15,9 +15,9 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::kept;
-use crate::live::{Found, Live, Taken, refresh};
-use crate::metrics::Metrics;
+use super::kept;
+use super::live::{Found, Live, Taken, refresh};
+use super::metrics::Metrics;
 
 /// How often the leader looks after everything.
 const ROUND: Duration = Duration::from_secs(3);

@@ -16,8 +16,8 @@ use countersign_verdict::Attestors;
 use countersign_verifier::{Rules, SourceLoader, Verifier};
 use serde_json::Value;
 
-use crate::kept::{self, Kept};
-use crate::live::{Found, Taken, Webhook};
+use super::kept::{self, Kept};
+use super::live::{Found, Taken, Webhook};
 use crate::{policies, site};
 
 /// What came of a snapshot.

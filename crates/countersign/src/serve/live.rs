@@ -20,8 +20,8 @@ use prometheus_client::registry::Registry;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::maker::{Made, Maker};
-use crate::replica;
+use super::maker::{Made, Maker};
+use super::replica;
 
 /// Changes that come together are taken up together.
 const SETTLE: Duration = Duration::from_millis(100);

@@ -17,11 +17,11 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::leader::Leader;
+use super::live::{self, Live};
+use super::metrics::{self, Metrics};
+use super::{asked_to_end, talk};
 use crate::cli::{Exit, Replica};
-use crate::leader::Leader;
-use crate::live::{self, Live};
-use crate::metrics::{self, Metrics};
-use crate::serve::{asked_to_end, talk};
 
 /// The lease that one of all replicas holds.
 pub(crate) const LEASE: &str = "countersign";
