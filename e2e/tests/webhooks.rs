@@ -204,22 +204,26 @@ async fn who_decides_besides_and_what_was_denied_is_told_where_people_look() {
     cluster.plane.until("the Site says that Kyverno is there", told).await;
     assert!(cluster.log().contains("Kyverno's webhooks stand beside ours"));
 
-    // Whoever owns a denied pod finds the reason with `kubectl describe`.
-    let mut denied = pod("db-1", &["quay.io/acme/unsigned:1"]);
-    let owner = json!({ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "db", "uid": "u-1", "controller": true });
-    denied["metadata"]["ownerReferences"] = json!([owner]);
-    assert_eq!(cluster.plane.create_pod(&denied).await.0, 403);
-    let event = async || {
-        let list =
-            cluster.plane.call(Method::GET, "/apis/events.k8s.io/v1/namespaces/default/events", None).await.1;
-        list["items"].as_array().unwrap().iter().any(|event| {
-            event["regarding"]["kind"] == "ReplicaSet"
-                && event["regarding"]["uid"] == "u-1"
-                && event["reason"] == "ImageDenied"
-                && event["note"].as_str().unwrap().contains("quay.io/acme/unsigned:1")
-        })
-    };
-    cluster.plane.until("an event on the owner", event).await;
+    // Whoever owns denied pods finds each reason with `kubectl describe`.
+    for image in ["quay.io/acme/unsigned:1", "quay.io/acme/none:1"] {
+        let mut denied = pod("db-1", &[image]);
+        let owner = json!({
+            "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "db", "uid": "u-1", "controller": true,
+        });
+        denied["metadata"]["ownerReferences"] = json!([owner]);
+        assert_eq!(cluster.plane.create_pod(&denied).await.0, 403);
+        let event = async || {
+            let path = "/apis/events.k8s.io/v1/namespaces/default/events";
+            let list = cluster.plane.call(Method::GET, path, None).await.1;
+            list["items"].as_array().unwrap().iter().any(|event| {
+                event["regarding"]["kind"] == "ReplicaSet"
+                    && event["regarding"]["uid"] == "u-1"
+                    && event["reason"] == "ImageDenied"
+                    && event["note"].as_str().unwrap().contains(image)
+            })
+        };
+        cluster.plane.until("an event on the owner", event).await;
+    }
 
     let metrics = cluster.metrics().await;
     for line in [

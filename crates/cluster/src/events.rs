@@ -1,14 +1,20 @@
 //! Events: what `kubectl describe` shows to whoever owns a pod that was denied.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_clock::Clock;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::Client;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Client};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+/// Who says it.
+const CONTROLLER: &str = "countersign.dev";
 /// Events that wait; more are dropped, for the decision log has them.
 const MOST_WAITING: usize = 256;
 /// How long the same event for the same object is not said again.
@@ -47,11 +53,13 @@ pub struct Events(mpsc::Sender<Message>);
 
 impl Events {
     /// A way to say something, and who says it: to be polled.
-    pub fn new(client: &Client, instance: &str) -> (Self, impl Future<Output = ()> + use<>) {
+    pub fn new(
+        client: &Client,
+        instance: &str,
+        clock: Arc<dyn Clock>,
+    ) -> (Self, impl Future<Output = ()> + use<>) {
         let (sender, messages) = mpsc::channel(MOST_WAITING);
-        let reporter =
-            Reporter { controller: "countersign.dev".to_owned(), instance: Some(instance.to_owned()) };
-        (Self(sender), publish(Recorder::new(client.clone(), reporter), messages))
+        (Self(sender), publish(client.clone(), instance.to_owned(), clock, messages))
     }
 
     /// Says something about an object.
@@ -61,7 +69,12 @@ impl Events {
     }
 }
 
-async fn publish(recorder: Recorder, mut messages: mpsc::Receiver<Message>) {
+async fn publish(
+    client: Client,
+    instance: String,
+    clock: Arc<dyn Clock>,
+    mut messages: mpsc::Receiver<Message>,
+) {
     let mut said: BTreeMap<(About, String), Instant> = BTreeMap::new();
     while let Some(Message { about, reason, note }) = messages.recv().await {
         said.retain(|_, at| at.elapsed() < AGAIN);
@@ -78,13 +91,19 @@ async fn publish(recorder: Recorder, mut messages: mpsc::Receiver<Message>) {
             ..ObjectReference::default()
         };
         let event = Event {
-            type_: EventType::Warning,
-            reason: reason.to_owned(),
+            metadata: ObjectMeta { generate_name: Some("countersign-".to_owned()), ..ObjectMeta::default() },
+            action: Some("Admission".to_owned()),
+            event_time: Some(MicroTime(clock.wall())),
             note: Some(note.clone()),
-            action: "Admission".to_owned(),
-            secondary: None,
+            reason: Some(reason.to_owned()),
+            regarding: Some(regarding),
+            reporting_controller: Some(CONTROLLER.to_owned()),
+            reporting_instance: Some(instance.clone()),
+            type_: Some("Warning".to_owned()),
+            ..Event::default()
         };
-        if let Err(error) = recorder.publish(&event, &regarding).await {
+        let api: Api<Event> = Api::namespaced(client.clone(), &about.namespace);
+        if let Err(error) = api.create(&PostParams::default(), &event).await {
             tracing::debug!(%error, "an event could not be written");
         }
         said.insert((about, note), Instant::now());

@@ -72,7 +72,7 @@ pub(crate) async fn serve(arguments: &Replica, client: Client, listener: TcpList
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let current = Arc::new(CurrentIdentity::new(&Authority::generate("countersign")?.issue(&names)?)?);
     let tls = Arc::new(countersign_https::server_of(&current)?);
-    let (events, say) = Events::new(&client, &identity);
+    let (events, say) = Events::new(&client, &identity, clock.clone());
     let metrics = Metrics::new(events);
     let live = Arc::new(Live::new(current, Arc::new(metrics.clone())));
     let (leading, leads) = watch::channel(false);
@@ -170,6 +170,12 @@ async fn follow(
                 tokio::time::sleep(AGAIN).await;
             }
         }
+    };
+    // Who cannot read what there is leads nobody.
+    let mut read_once = live.taken.subscribe();
+    let campaign = async move {
+        _ = read_once.changed().await;
+        campaign.await
     };
     let (store, writer) = Evidence::new(client, key);
     live.show(metrics.registry(Arc::clone(&live), Arc::clone(&store)));
