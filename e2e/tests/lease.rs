@@ -138,6 +138,9 @@ async fn the_leader_takes_out_what_has_ended() {
     assert!(text().await.contains("ends.local:53"));
     let namespace = json!({ "metadata": { "name": "countersign" } });
     assert_eq!(plane.call(Method::POST, "/api/v1/namespaces", Some(&namespace)).await.0, 201);
+    // Who cannot read what there is leads nobody.
+    let crds = run(Command::new(countersign()).args(["crds", "apply", "--kubeconfig"]).arg(&kubeconfig));
+    assert_eq!(crds.0, 0, "{}", crds.2);
     let port = free_port();
     let mut serve = Command::new(countersign());
     serve.args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--kubeconfig"]).arg(&kubeconfig);
