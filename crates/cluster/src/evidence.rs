@@ -29,7 +29,7 @@ use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use self::object::Kept;
+use self::object::{AHEAD, Kept};
 
 /// The Secret with the key of tag records.
 pub const EVIDENCE_SECRET: &str = "countersign-evidence";
@@ -306,8 +306,8 @@ impl Store for Evidence {
 /// Whether what is known is not older than that.
 fn is_fresh(known: &TagRecord, record: &TagRecord, refresh: Duration) -> bool {
     let age = record.confirmed.duration_since(known.confirmed);
-    // One from the future is none that was made lately.
-    !age.is_negative() && age < SignedDuration::try_from(refresh).unwrap_or(SignedDuration::MAX)
+    // One from the future is none that was made lately; clocks of two replicas are a little apart.
+    age > -AHEAD && age < SignedDuration::try_from(refresh).unwrap_or(SignedDuration::MAX)
 }
 
 impl Writer {

@@ -43,6 +43,8 @@ pub struct Snapshot {
 pub struct Stored {
     /// As somebody would write it: what the API server keeps for itself, and the status, are left out.
     pub document: Value,
+    /// Which object of this name it is: another one after it was deleted and made again.
+    pub uid: String,
     /// Counted up with each change of the `spec`.
     pub generation: i64,
     /// `status.conditions`.
@@ -193,9 +195,10 @@ fn stored(object: &DynamicObject, version: &str, kind: &str) -> Option<Stored> {
         document["metadata"].as_object_mut()?.remove(field);
     }
     document.as_object_mut()?.remove("status");
+    let uid = object.metadata.uid.clone().unwrap_or_default();
     let generation = object.metadata.generation.unwrap_or_default();
     let conditions = object.data.pointer("/status/conditions").cloned().unwrap_or_default();
-    Some(Stored { document, generation, conditions })
+    Some(Stored { document, uid, generation, conditions })
 }
 
 /// Keeps a copy of one kind, for as long as the tasks live.

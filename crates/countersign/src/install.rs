@@ -61,8 +61,11 @@ async fn switch_over(arguments: &SwitchOver) -> Result<Exit> {
     }
     let wanted = match arguments.rollback {
         None => mark(&endpoint).await?,
-        // Back to the bootstrap machine, which shows its own by itself.
-        Some(_) => marked(&endpoint, Role::Bootstrap).await?,
+        // Back to the bootstrap machine, which shows its own by itself; or to another registry.
+        Some(_) => match marked(&endpoint, Role::Bootstrap).await {
+            Ok(digest) => digest,
+            Err(_) => mark(&endpoint).await?,
+        },
     };
     if site.is_first(name) {
         talk(&format!("`{name}` is asked first already"));
@@ -90,14 +93,13 @@ async fn retire(arguments: &RetireBootstrap) -> Result<Exit> {
     let client = crate::crds::client(&place.cluster).await?;
     let mut site = SiteObject::read(&client, &place.namespace).await?;
     verification_is_on(&client).await?;
+    let mut known = Exit::Good;
     let trust = match site.endpoint(name) {
         Err(SiteError::NoEndpoint(..)) => {
             let there = site.site.registry.endpoints.iter().map(|endpoint| endpoint.name.as_str());
             let there: Vec<&str> = there.collect();
             talk(&format!("the Site has no endpoint `{name}` (any more): it has {}", there.join(", ")));
-            if node_reports.is_none() {
-                return Ok(Exit::Negative);
-            }
+            known = Exit::Negative;
             None
         }
         Err(error) => return Err(error.into()),
@@ -135,6 +137,8 @@ async fn retire(arguments: &RetireBootstrap) -> Result<Exit> {
         let nodes = canaries(&client, place, &site).nodes().await?;
         exit = exit.max(stragglers(directory, &nodes)?);
     } else {
+        // It went with an earlier run, or it was never there: what nodes say would tell.
+        exit = exit.max(known);
         talk("what nodes have in their files is known to them alone: --node-reports reads what they say");
     }
     Ok(exit)

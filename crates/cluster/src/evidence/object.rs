@@ -13,7 +13,7 @@ const MOST_SIGNATURES: usize = 64;
 /// Tag records of one digest that are kept: the latest.
 const MOST_TAGS: usize = 64;
 /// How much younger than a new record another one may be and still stay in its place.
-const AHEAD: SignedDuration = SignedDuration::from_mins(5);
+pub(super) const AHEAD: SignedDuration = SignedDuration::from_mins(5);
 /// Bytes of an object, far below what etcd takes.
 const MOST_BYTES: usize = 512 << 10;
 
@@ -83,7 +83,8 @@ impl Kept {
             while tags.len() > MOST_TAGS {
                 // What a registry has said can be asked again.
                 let of_registry = |tag: &Value| tag["origin"] == Origin::Registry.word();
-                let last = tags.iter().rposition(of_registry).unwrap_or(tags.len() - 1);
+                // The one that was put in is the last to go.
+                let last = tags[1..].iter().rposition(of_registry).map_or(tags.len() - 1, |at| at + 1);
                 tags.remove(last);
             }
             changed = true;

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use countersign_cluster::{ObjectId, Texts};
+use countersign_cluster::{ObjectId, Stored, Texts};
 use countersign_reference::Digest;
 use countersign_site::Source;
 use serde::{Deserialize, Serialize};
@@ -27,12 +27,31 @@ pub(crate) struct Kept {
     pub(crate) texts: BTreeMap<String, String>,
     /// Which version of the object it is.
     #[serde(default)]
+    pub(crate) version: Version,
+}
+
+/// A version of an object: of one that was deleted and made again there are others.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub(crate) struct Version {
+    pub(crate) uid: String,
     pub(crate) generation: i64,
 }
 
+impl Version {
+    pub(crate) fn of(stored: &Stored) -> Self {
+        Self { uid: stored.uid.clone(), generation: stored.generation }
+    }
+
+    /// Whether it is a later one of the same object.
+    pub(crate) fn is_after(&self, other: &Self) -> bool {
+        self.uid == other.uid && self.generation > other.generation
+    }
+}
+
 impl Kept {
-    pub(crate) fn text(document: &Value, texts: BTreeMap<String, String>, generation: i64) -> String {
-        serde_json::to_string(&Self { document: document.clone(), texts, generation }).unwrap_or_default()
+    pub(crate) fn text(document: &Value, texts: BTreeMap<String, String>, version: &Version) -> String {
+        let kept = Self { document: document.clone(), texts, version: version.clone() };
+        serde_json::to_string(&kept).unwrap_or_default()
     }
 
     pub(crate) fn parse(text: &str) -> Option<Self> {

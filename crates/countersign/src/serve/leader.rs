@@ -125,11 +125,15 @@ impl Leader {
         let site = taken.site.as_ref().filter(|_| self.live.webhook().is_ok());
         let wanted = serving.as_ref().zip(site);
         let wanted = wanted.map(|(serving, site)| (serving.authorities.as_str(), &site.bootstrap_namespaces));
+        let unknown = wanted.is_none();
         let kept = self.webhooks.keep(&self.identity, &self.target, wanted).await;
         if let Ok(Registered::Here(true)) = kept {
             tracing::info!("the webhook configurations are registered");
         }
-        memory.registered = Some(registered(&kept));
+        // One round without a certificate says nothing of what is there.
+        if !(unknown && matches!(kept, Ok(Registered::Left(_))) && memory.registered.is_some()) {
+            memory.registered = Some(registered(&kept));
+        }
         memory.take("the webhook configurations cannot be kept", kept);
         if memory.seldom.is_none_or(|at| at.elapsed() >= SELDOM) {
             memory.seldom = Some(Instant::now());

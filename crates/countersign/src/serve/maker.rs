@@ -16,7 +16,7 @@ use countersign_verdict::Attestors;
 use countersign_verifier::{Rules, SourceLoader, Verifier};
 use serde_json::Value;
 
-use super::kept::{self, Kept};
+use super::kept::{self, Kept, Version};
 use super::live::{Found, Taken, Webhook};
 use crate::{policies, site};
 
@@ -43,7 +43,7 @@ pub(crate) struct Maker {
     site_is: Result<(), String>,
     /// The last version of each policy that was good as a whole, as it was written: it is read with
     /// the keys of the present.
-    policies: BTreeMap<ObjectId, (i64, Value)>,
+    policies: BTreeMap<ObjectId, (Version, Value)>,
     /// What was found about the policies of this moment.
     policies_are: BTreeMap<ObjectId, (Result<(), String>, bool)>,
     /// The policies of last time; `None` where that did not come to its end.
@@ -56,7 +56,7 @@ pub(crate) struct Maker {
 #[derive(Clone)]
 struct Good {
     document: Value,
-    generation: i64,
+    version: Version,
     texts: BTreeMap<Source, String>,
     site: Arc<Site>,
     keys: BTreeMap<String, String>,
@@ -129,6 +129,11 @@ impl Maker {
     /// What the cluster keeps of the past and this process has not seen: what it has missed, or what
     /// was before it began.
     fn remember(&mut self, snapshot: &Snapshot) {
+        // Of one that is gone, or was made again since, nothing is remembered.
+        let here = |id: &ObjectId, version: &Version| {
+            let stored = snapshot.policies.iter().find(|stored| stored.id() == *id);
+            stored.is_some_and(|stored| stored.uid == version.uid)
+        };
         for (name, text) in kept::of(&snapshot.secrets) {
             let Some(kept) = Kept::parse(&text) else {
                 tracing::warn!(secret = name, "what is kept in it cannot be read");
@@ -136,15 +141,16 @@ impl Maker {
             };
             let id = ObjectId::of(&kept.document);
             if id.kind != "Site" {
-                if self.policies.get(&id).is_none_or(|(generation, _)| *generation < kept.generation) {
-                    self.policies.insert(id, (kept.generation, kept.document));
+                let later = |(known, _): &(Version, Value)| kept.version.is_after(known);
+                if here(&id, &kept.version) && self.policies.get(&id).is_none_or(later) {
+                    self.policies.insert(id, (kept.version, kept.document));
                 }
                 continue;
             }
-            if self.site.as_ref().is_some_and(|good| good.generation >= kept.generation) {
+            if self.site.as_ref().is_some_and(|good| !kept.version.is_after(&good.version)) {
                 continue;
             }
-            match self.build(&kept.document, kept.generation, |source| kept.load(source)) {
+            match self.build(&kept.document, kept.version.clone(), |source| kept.load(source)) {
                 Ok(good) => self.site = Some(good),
                 Err(error) => tracing::warn!("the last good Site cannot be used: {error:#}"),
             }
@@ -154,7 +160,7 @@ impl Maker {
     /// The Site of this moment, if it and all that it names is good; `None` if it is the last one.
     fn good(&self, snapshot: &Snapshot) -> Result<Option<Good>> {
         let stored = snapshot.site.as_ref().context("there is no Site `default`")?;
-        let good = self.build(&stored.document, stored.generation, |source| load(snapshot, source))?;
+        let good = self.build(&stored.document, Version::of(stored), |source| load(snapshot, source))?;
         let same = |last: &Good| last.document == good.document && last.texts == good.texts;
         if self.site.as_ref().is_some_and(same) {
             return Ok(None);
@@ -169,7 +175,7 @@ impl Maker {
     fn build(
         &self,
         document: &Value,
-        generation: i64,
+        version: Version,
         load: impl Fn(&Source) -> Result<String, String>,
     ) -> Result<Good> {
         let site = Arc::new(Site::parse(&document.to_string()).context("Site `default`")?);
@@ -190,7 +196,7 @@ impl Maker {
         let (rules, clock) = (Rules::Site(Arc::clone(&site)), Arc::new(SystemClock::default()));
         let verifier = Verifier::new(rules, site::settings(&site), load, Arc::clone(&self.store), clock);
         verifier.prepare(&site.registry.name).context("the Site's endpoints")?;
-        Ok(Good { document: document.clone(), generation, texts, site, keys, verifier })
+        Ok(Good { document: document.clone(), version, texts, site, keys, verifier })
     }
 
     /// Every policy; of one that is not good as a whole the last version that was, read with the keys
@@ -198,7 +204,8 @@ impl Maker {
     fn policies(&mut self, stored: &[Stored], keys: &BTreeMap<String, String>) -> Vec<Policy> {
         let mut found = Vec::new();
         self.policies_are.clear();
-        for Stored { document, generation, .. } in stored {
+        for stored in stored {
+            let document = &stored.document;
             let id = ObjectId::of(document);
             let policy = match self.read(document, keys) {
                 Ok(Some(policy)) => Some(policy),
@@ -216,7 +223,7 @@ impl Maker {
             };
             if wrong.is_empty() {
                 self.policies_are.insert(id.clone(), (Ok(()), false));
-                self.policies.insert(id, (*generation, document.clone()));
+                self.policies.insert(id, (Version::of(stored), document.clone()));
                 found.extend(policy);
                 continue;
             }
@@ -257,17 +264,15 @@ impl Maker {
             Some(found(stored, ready, replaced))
         });
         let mut good: BTreeMap<String, String> = BTreeMap::new();
-        let mut keep = |document: &Value, texts, generation| {
-            good.insert(kept::secret(&ObjectId::of(document)), Kept::text(document, texts, generation));
+        let mut keep = |document: &Value, texts, version: &Version| {
+            good.insert(kept::secret(&ObjectId::of(document)), Kept::text(document, texts, version));
         };
-        if let Some(Good { document, texts, generation, .. }) = &self.site {
+        if let Some(Good { document, texts, version, .. }) = &self.site {
             let texts = texts.iter().filter(|(source, _)| !matches!(source, Source::Inline(_)));
             let texts = texts.map(|(source, text)| (kept::name_of(source), text.clone())).collect();
-            keep(document, texts, *generation);
+            keep(document, texts, version);
         }
-        self.policies
-            .values()
-            .for_each(|(generation, document)| keep(document, BTreeMap::new(), *generation));
+        self.policies.values().for_each(|(version, document)| keep(document, BTreeMap::new(), version));
         Taken {
             site: self.site.as_ref().map(|good| Arc::clone(&good.site)),
             found: site.chain(policies).collect(),
@@ -351,6 +356,7 @@ mod tests {
         let mut names = |documents: &[Value]| -> Vec<String> {
             let stored = |document: &Value| Stored {
                 document: document.clone(),
+                uid: "u".to_owned(),
                 generation: 1,
                 conditions: Value::Null,
             };
@@ -376,21 +382,35 @@ mod tests {
             })
         };
         let id = ObjectId::of(&document(""));
-        let kept = |words: &str, generation| Snapshot {
-            secrets: Texts::from([(
-                kept::secret(&id),
-                [(kept::KEY.to_owned(), Some(Kept::text(&document(words), BTreeMap::new(), generation)))]
-                    .into(),
-            )]),
-            ..Snapshot::default()
+        // What is kept beside the object that is there.
+        let snapshot = |words: &str, kept: (&str, i64), uid: &str| {
+            let version = Version { uid: kept.0.to_owned(), generation: kept.1 };
+            let text = Kept::text(&document(words), BTreeMap::new(), &version);
+            let conditions = Value::Null;
+            Snapshot {
+                secrets: Texts::from([(kept::secret(&id), [(kept::KEY.to_owned(), Some(text))].into())]),
+                policies: vec![Stored {
+                    document: document("now"),
+                    uid: uid.to_owned(),
+                    generation: 9,
+                    conditions,
+                }],
+                ..Snapshot::default()
+            }
         };
         let mut maker =
             Maker::new(Arc::new(Memory::default()), countersign_policy::load, Arc::new(Unobserved));
-        for (words, generation, expected) in
-            [("first", 1, "first"), ("third", 3, "third"), ("second", 2, "third")]
-        {
-            maker.remember(&kept(words, generation));
-            assert_eq!(maker.policies[&id].1["metadata"]["annotations"]["words"], expected);
+        for (words, kept, uid, expected) in [
+            ("of another one", ("z", 9), "a", None),
+            ("first", ("a", 1), "a", Some("first")),
+            ("third", ("a", 3), "a", Some("third")),
+            ("second", ("a", 2), "a", Some("third")),
+            ("of the one before", ("z", 9), "a", Some("third")),
+        ] {
+            maker.remember(&snapshot(words, kept, uid));
+            let found = maker.policies.get(&id);
+            let found = found.and_then(|(_, document)| document["metadata"]["annotations"]["words"].as_str());
+            assert_eq!(found, expected, "{words}");
         }
     }
 
