@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::Value;
 
@@ -16,6 +16,32 @@ const OTHERS: Duration = Duration::from_secs(5);
 const ROUND: Duration = Duration::from_millis(200);
 /// The group whose kinds another program may have brought, too.
 const SHARED: &str = "kyverno.io";
+
+/// A kind of objects that the program reads or writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Where images live and whom to trust.
+    Site,
+    /// What is known of a digest.
+    ImageEvidence,
+    /// A policy for the cluster.
+    ClusterPolicy,
+    /// A policy for a namespace.
+    Policy,
+}
+
+impl Kind {
+    /// As the API server knows it.
+    pub fn resource(self) -> ApiResource {
+        let (group, version, kind, plural) = match self {
+            Self::Site => ("countersign.dev", "v1alpha1", "Site", "sites"),
+            Self::ImageEvidence => ("countersign.dev", "v1alpha1", "ImageEvidence", "imageevidences"),
+            Self::ClusterPolicy => (SHARED, "v1", "ClusterPolicy", "clusterpolicies"),
+            Self::Policy => (SHARED, "v1", "Policy", "policies"),
+        };
+        ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
+    }
+}
 
 /// The same files as in the chart.
 const DEFINITIONS: [&str; 4] = [

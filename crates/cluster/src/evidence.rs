@@ -22,7 +22,7 @@ use futures_util::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, ObjectMeta, PostParams};
+use kube::api::{DynamicObject, ObjectMeta, PostParams};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher as watch};
 use kube::{Api, Client};
@@ -30,6 +30,8 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use self::object::{AHEAD, Kept};
+use crate::api::{each, make_if_absent, texts_of};
+use crate::crds::Kind;
 
 /// The Secret with the key of tag records.
 pub const EVIDENCE_SECRET: &str = "countersign-evidence";
@@ -41,8 +43,6 @@ const MOST_WAITING: usize = 4096;
 const TRIES: u32 = 5;
 /// How soon the first time, and twice as long each time after.
 const AGAIN: Duration = Duration::from_millis(200);
-/// Objects that are asked for at a time.
-const PAGE: u32 = 500;
 /// How long a watch lasts before it is begun anew, in seconds.
 const WATCH: u32 = 30;
 
@@ -78,22 +78,22 @@ impl From<kube::Error> for EvidenceError {
 /// The API server says no, or nothing; or there is something else in the Secret.
 pub async fn record_key(client: &Client, namespace: &str) -> Result<RecordKey, EvidenceError> {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    if api.get_opt(EVIDENCE_SECRET).await?.is_none() {
+    let secret = || {
         let text = RecordKey::generate().ok_or(EvidenceError::Key("the machine has no randomness"))?;
-        let secret = Secret {
+        Ok::<_, EvidenceError>(Secret {
             metadata: ObjectMeta { name: Some(EVIDENCE_SECRET.to_owned()), ..ObjectMeta::default() },
             data: Some([(SECRET_KEY.to_owned(), ByteString(text.into_bytes()))].into()),
             ..Secret::default()
-        };
-        match api.create(&PostParams::default(), &secret).await {
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let data = api.get(EVIDENCE_SECRET).await?.data.unwrap_or_default();
-    let text = data.get(SECRET_KEY).and_then(|bytes| std::str::from_utf8(&bytes.0).ok());
-    text.and_then(RecordKey::parse).ok_or(EvidenceError::Key("there is no key under `hmac` in it"))
+        })
+    };
+    make_if_absent(&api, EVIDENCE_SECRET, secret).await?;
+    key_of(&texts_of(&api.get(EVIDENCE_SECRET).await?)).ok_or(EvidenceError::Key(
+        "there is no key under `hmac` in it: delete it, and another one is made (records of tags are made anew)",
+    ))
+}
+
+fn key_of(texts: &BTreeMap<String, Option<String>>) -> Option<RecordKey> {
+    RecordKey::parse(texts.get(SECRET_KEY)?.as_deref()?)
 }
 
 /// The objects of the cluster as a store.
@@ -152,8 +152,7 @@ impl Evidence {
 
     /// Goes on with what the Secret says now; records of another key count no more.
     pub fn read_key(&self, texts: &BTreeMap<String, Option<String>>) {
-        let Some(text) = texts.get(SECRET_KEY).and_then(Option::as_deref) else { return };
-        let Some(key) = RecordKey::parse(text) else { return };
+        let Some(key) = key_of(texts) else { return };
         let mut current = self.key.write().unwrap_or_else(PoisonError::into_inner);
         if *current != key {
             tracing::warn!("Secret `{EVIDENCE_SECRET}` has changed: records of tags are made anew");
@@ -352,22 +351,15 @@ pub async fn tags(
     now: Timestamp,
 ) -> Result<BTreeMap<String, TagRecord>, EvidenceError> {
     let mut records: BTreeMap<String, Vec<TagRecord>> = BTreeMap::new();
-    let mut page = ListParams::default().limit(PAGE);
-    loop {
-        let list = objects(client).list(&page).await?;
-        for object in &list.items {
-            let Some(digest) = digest_of(object) else { continue };
-            for (image, record, mac) in Kept::read(&object.data["spec"], &digest).tags {
-                if key.holds(&image, &record, &mac) {
-                    records.entry(record_name(&image)).or_default().push(record);
-                }
+    let read = |object: DynamicObject| {
+        let Some(digest) = digest_of(&object) else { return };
+        for (image, record, mac) in Kept::read(&object.data["spec"], &digest).tags {
+            if key.holds(&image, &record, &mac) {
+                records.entry(record_name(&image)).or_default().push(record);
             }
         }
-        match list.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => page = page.continue_token(&token),
-            None => break,
-        }
-    }
+    };
+    each(&objects(client), read).await?;
     Ok(records.into_iter().filter_map(|(name, of)| Some((name, TagRecord::latest(of, now)?))).collect())
 }
 
@@ -403,7 +395,7 @@ pub async fn import(
 async fn add(api: &Api<DynamicObject>, digest: &Digest, more: &Kept) -> Result<bool, kube::Error> {
     let name = object_name(digest);
     let Some(mut object) = api.get_opt(&name).await? else {
-        let mut object = DynamicObject::new(&name, &kind());
+        let mut object = DynamicObject::new(&name, &Kind::ImageEvidence.resource());
         object.data = json!({ "spec": { "digest": digest.to_string(), "signatures": [], "tags": [] } });
         more.add_to(&mut object.data["spec"], digest);
         api.create(&PostParams::default(), &object).await?;
@@ -419,12 +411,8 @@ async fn add(api: &Api<DynamicObject>, digest: &Digest, more: &Kept) -> Result<b
     Ok(true)
 }
 
-fn kind() -> ApiResource {
-    ApiResource::from_gvk(&GroupVersionKind::gvk("countersign.dev", "v1alpha1", "ImageEvidence"))
-}
-
 fn objects(client: &Client) -> Api<DynamicObject> {
-    Api::all_with(client.clone(), &kind())
+    Api::all_with(client.clone(), &Kind::ImageEvidence.resource())
 }
 
 /// A digest as the name of an object.

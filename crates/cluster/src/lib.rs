@@ -3,9 +3,11 @@
 //! There are the kinds of objects that the program reads ([`crds`]), those objects as they are at
 //! the moment ([`Objects`]), what outlives outages ([`Evidence`]), who of several replicas leads
 //! ([`Candidate`]), the serving certificate ([`Certificates`]), the webhook configurations
-//! ([`Webhooks`]), and cluster DNS: the override of one name in CoreDNS's Corefile ([`Dns`]). The one thing here that does not go
-//! through the API server is the question to each DNS endpoint, whether it answers as it should.
+//! ([`Webhooks`]), and cluster DNS: the override of one name in CoreDNS's Corefile ([`Dns`]). The
+//! one thing here that does not go through the API server is the question to each DNS endpoint,
+//! whether it answers as it should.
 
+mod api;
 pub mod crds;
 mod dns;
 mod events;
@@ -23,13 +25,12 @@ pub use events::{About, Events};
 pub use evidence::Evidence;
 pub use kube::{Client, Config};
 pub use lease::{Candidate, LeaseTiming};
-pub use objects::{ObjectId, Objects, Snapshot, Stored, Texts, WatchEnded};
+pub use objects::{ObjectId, Objects, Snapshot, Stored, Texts, WatchEnded, named};
 pub use question::{Answer, ask};
 pub use serving::{Certificates, SERVING_SECRET, Serving, ServingError};
 pub use used::pods_in_use;
 pub use webhooks::{
-    CONFIGURATION, INTENT, Installation, Registered, RemoveError, Removed, Target, Webhooks,
-    webhooks_registered,
+    CONFIGURATION, Installation, Registered, RemoveError, Removed, Target, Webhooks, webhooks_registered,
 };
 
 /// How long the API server may say nothing.
@@ -71,20 +72,12 @@ pub async fn client(
 pub async fn make_namespace(client: &Client, name: &str) -> Result<(), kube::Error> {
     use k8s_openapi::api::core::v1::Namespace;
     let api: kube::Api<Namespace> = kube::Api::all(client.clone());
-    if api.get_opt(name).await?.is_some() {
-        return Ok(());
-    }
     let metadata = kube::api::ObjectMeta { name: Some(name.to_owned()), ..Default::default() };
-    let namespace = Namespace { metadata, ..Namespace::default() };
-    match api.create(&kube::api::PostParams::default(), &namespace).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-        Err(error) => Err(error),
-    }
+    api::make_if_absent(&api, name, || Ok(Namespace { metadata, ..Namespace::default() })).await
 }
 
 /// Whether an error says that nobody answered, or somebody who could not.
-fn is_unreachable(error: &kube::Error) -> bool {
+pub fn is_unreachable(error: &kube::Error) -> bool {
     match error {
         kube::Error::Api(status) => status.code >= 500 || status.code == 429,
         kube::Error::HyperError(_) | kube::Error::Service(_) => true,

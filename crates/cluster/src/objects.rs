@@ -5,9 +5,10 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use countersign_site::Source;
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::api::DynamicObject;
 use kube::runtime::reflector::{Lookup, Store, store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource};
@@ -15,6 +16,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+use crate::api::texts_of;
+use crate::crds::Kind;
 
 /// The name of the Site that counts.
 const SITE: &str = "default";
@@ -36,6 +40,44 @@ pub struct Snapshot {
     pub secrets: Texts,
     /// Texts of ConfigMaps in the program's namespace, by name and key.
     pub config_maps: Texts,
+}
+
+impl Snapshot {
+    /// What a source names; where there is no such text, words that say what there is.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn text(&self, source: &Source) -> Result<String, String> {
+        match source {
+            Source::Inline(text) => Ok(text.clone()),
+            Source::File(path) => {
+                Err(format!("`file: {path}` is for a Site in a file: use a Secret, a ConfigMap or `pem`"))
+            }
+            Source::Secret { name, key } => text_of("Secret", &self.secrets, name, key.as_deref()),
+            Source::ConfigMap { name, key } => text_of("ConfigMap", &self.config_maps, name, key.as_deref()),
+        }
+    }
+}
+
+/// The text under a key; the only one there is where none is named.
+fn text_of(kind: &str, objects: &Texts, name: &str, key: Option<&str>) -> Result<String, String> {
+    let object =
+        objects.get(name).ok_or_else(|| format!("there is no {kind} `{name}` in the program's namespace"))?;
+    let all = || object.keys().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+    let found = match (key, object.len()) {
+        (Some(key), _) => object
+            .get_key_value(key)
+            .ok_or_else(|| format!("{kind} `{name}` has no key `{key}`, but {}", all()))?,
+        (None, 0 | 1) => {
+            object.first_key_value().ok_or_else(|| format!("{kind} `{name}` has nothing in it"))?
+        }
+        (None, _) => return Err(format!("{kind} `{name}` has several keys: say which of {}", all())),
+    };
+    match found {
+        (_, Some(text)) => Ok(text.clone()),
+        (key, None) => Err(format!("{kind} `{name}`: what is under `{key}` is no text (UTF-8)")),
+    }
 }
 
 /// An object as it is stored.
@@ -103,17 +145,13 @@ impl Objects {
         let (changed, changes) = watch::channel(0);
         let changed = Arc::new(changed);
         let mut tasks = JoinSet::new();
-        let mut dynamic = |group: &str, version: &str, kind: &str, plural: &str| {
-            let kind =
-                ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
-            let api = Api::all_with(client.clone(), &kind);
-            follow(api, kind, plural, &changed, &mut tasks)
+        let mut dynamic = |kind: Kind| {
+            let resource = kind.resource();
+            let (api, plural) = (Api::all_with(client.clone(), &resource), resource.plural.clone());
+            follow(api, resource, &plural, &changed, &mut tasks)
         };
-        let sites = dynamic("countersign.dev", "v1alpha1", "Site", "sites");
-        let policies = [
-            dynamic("kyverno.io", "v1", "ClusterPolicy", "clusterpolicies"),
-            dynamic("kyverno.io", "v1", "Policy", "policies"),
-        ];
+        let sites = dynamic(Kind::Site);
+        let policies = [Kind::ClusterPolicy, Kind::Policy].map(dynamic);
         let secrets = Api::namespaced(client.clone(), namespace);
         let secrets = follow(secrets, (), "secrets", &changed, &mut tasks);
         let config_maps = Api::namespaced(client.clone(), namespace);
@@ -164,33 +202,63 @@ impl Objects {
             .state()
             .iter()
             .find(|object| named(object))
-            .and_then(|object| stored(object, "countersign.dev/v1alpha1", "Site"));
+            .and_then(|object| stored(object, Kind::Site));
         let mut policies: Vec<Stored> = Vec::new();
-        for (store, kind) in self.policies.iter().zip(["ClusterPolicy", "Policy"]) {
-            policies.extend(store.state().iter().filter_map(|object| stored(object, "kyverno.io/v1", kind)));
+        for (store, kind) in self.policies.iter().zip([Kind::ClusterPolicy, Kind::Policy]) {
+            policies.extend(store.state().iter().filter_map(|object| stored(object, kind)));
         }
         policies.sort_by_key(|policy| {
             let id = policy.id();
             (id.namespace, id.name)
         });
-        let secrets = self.secrets.state().into_iter().filter_map(|secret| {
-            let texts = secret.data.iter().flatten();
-            let texts = texts.map(|(key, bytes)| (key.clone(), String::from_utf8(bytes.0.clone()).ok()));
-            Some((secret.metadata.name.clone()?, texts.collect()))
-        });
-        let config_maps = self.config_maps.state().into_iter().filter_map(|map| {
-            let texts = map.data.iter().flatten().map(|(key, text)| (key.clone(), Some(text.clone())));
-            let others = map.binary_data.iter().flatten().map(|(key, _)| (key.clone(), None));
-            Some((map.metadata.name.clone()?, texts.chain(others).collect()))
-        });
+        let secrets = self.secrets.state().into_iter();
+        let secrets = secrets.filter_map(|secret| Some((secret.metadata.name.clone()?, texts_of(&secret))));
+        let config_maps = self.config_maps.state().into_iter();
+        let config_maps = config_maps.filter_map(|map| Some((map.metadata.name.clone()?, texts_in(&map))));
         Snapshot { site, policies, secrets: secrets.collect(), config_maps: config_maps.collect() }
     }
 }
 
-fn stored(object: &DynamicObject, version: &str, kind: &str) -> Option<Stored> {
+/// What a ConfigMap holds, by key; `None` where it is no text.
+fn texts_in(map: &ConfigMap) -> BTreeMap<String, Option<String>> {
+    let texts = map.data.iter().flatten().map(|(key, text)| (key.clone(), Some(text.clone())));
+    texts.chain(map.binary_data.iter().flatten().map(|(key, _)| (key.clone(), None))).collect()
+}
+
+/// The Secrets and ConfigMaps of a namespace that these sources name, and nothing else.
+///
+/// # Errors
+///
+/// The API server says no, or nothing.
+pub async fn named<'a>(
+    client: &Client,
+    namespace: &str,
+    sources: impl Iterator<Item = &'a Source>,
+) -> Result<Snapshot, kube::Error> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let config_maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let mut snapshot = Snapshot::default();
+    for source in sources {
+        match source {
+            Source::Secret { name, .. } => {
+                let found = secrets.get_opt(name).await?;
+                snapshot.secrets.extend(found.map(|secret| (name.clone(), texts_of(&secret))));
+            }
+            Source::ConfigMap { name, .. } => {
+                let found = config_maps.get_opt(name).await?;
+                snapshot.config_maps.extend(found.map(|map| (name.clone(), texts_in(&map))));
+            }
+            Source::Inline(_) | Source::File(_) => {}
+        }
+    }
+    Ok(snapshot)
+}
+
+fn stored(object: &DynamicObject, kind: Kind) -> Option<Stored> {
+    let resource = kind.resource();
     let mut document = serde_json::to_value(object).ok()?;
-    document["apiVersion"] = version.into();
-    document["kind"] = kind.into();
+    document["apiVersion"] = resource.api_version.into();
+    document["kind"] = resource.kind.into();
     for field in ["managedFields", "resourceVersion", "generation", "uid", "creationTimestamp"] {
         document["metadata"].as_object_mut()?.remove(field);
     }
@@ -236,4 +304,38 @@ where
         }
     });
     reader
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_names_one_text() {
+        let object = |keys: &[&str]| -> BTreeMap<String, Option<String>> {
+            let text = |key: &str| (key != "c").then(|| format!("text of {key}"));
+            keys.iter().map(|key| ((*key).to_owned(), text(key))).collect()
+        };
+        let objects: Texts =
+            [("one", vec!["a"]), ("two", vec!["a", "b"]), ("none", vec![]), ("odd", vec!["c"])]
+                .into_iter()
+                .map(|(name, keys)| (name.to_owned(), object(&keys)))
+                .collect();
+        for (name, key, expected) in [
+            ("one", None, Ok("text of a")),
+            ("one", Some("a"), Ok("text of a")),
+            ("one", Some("b"), Err("has no key `b`, but `a`")),
+            ("two", Some("b"), Ok("text of b")),
+            ("two", None, Err("say which of `a`, `b`")),
+            ("none", None, Err("has nothing in it")),
+            ("odd", None, Err("what is under `c` is no text")),
+            ("other", None, Err("there is no Secret `other`")),
+        ] {
+            match (text_of("Secret", &objects, name, key), expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found, expected),
+                (Err(found), Err(expected)) => assert!(found.contains(expected), "{found}"),
+                (found, expected) => panic!("{name} {key:?}: {found:?}, and not {expected:?}"),
+            }
+        }
+    }
 }

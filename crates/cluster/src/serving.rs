@@ -25,6 +25,8 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 
+use crate::api::{make_if_absent, texts_of};
+
 /// The Secret.
 pub const SERVING_SECRET: &str = "countersign-serving";
 
@@ -91,7 +93,17 @@ impl Serving {
         })
     }
 
-    /// What follows on it by now; `None` where it is good as it is.
+    /// What follows on it by now; `None` where it is good as it is, or where nobody can say: a clock
+    /// that is behind the moment at which the API server has made the Secret is the one that is wrong.
+    fn due(
+        &self,
+        made: Option<Timestamp>,
+        names: &[&str],
+        now: Timestamp,
+    ) -> Result<Option<Self>, IdentityError> {
+        if made.is_some_and(|made| now < made) { Ok(None) } else { self.renewed(names, now) }
+    }
+
     fn renewed(&self, names: &[&str], now: Timestamp) -> Result<Option<Self>, IdentityError> {
         let good = first(&self.authorities).filter(|current| {
             // One that has not begun was made by a clock that was wrong; one without its key makes nothing.
@@ -200,19 +212,14 @@ impl Certificates {
     ///
     /// The API server says no, or nothing.
     pub async fn make(&self) -> Result<(), ServingError> {
-        if self.api.get_opt(SERVING_SECRET).await?.is_some() {
-            return Ok(());
-        }
-        let secret = Secret {
-            metadata: ObjectMeta { name: Some(SERVING_SECRET.to_owned()), ..ObjectMeta::default() },
-            data: Some(Serving::new(&self.names(), self.clock.wall())?.data()),
-            ..Secret::default()
+        let secret = || {
+            Ok(Secret {
+                metadata: ObjectMeta { name: Some(SERVING_SECRET.to_owned()), ..ObjectMeta::default() },
+                data: Some(Serving::new(&self.names(), self.clock.wall())?.data()),
+                ..Secret::default()
+            })
         };
-        match self.api.create(&PostParams::default(), &secret).await {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        make_if_absent(&self.api, SERVING_SECRET, secret).await
     }
 
     /// Renews what ends soon, and answers with what is to be served: for the one who leads.
@@ -223,14 +230,10 @@ impl Certificates {
     pub async fn keep(&self) -> Result<Serving, ServingError> {
         self.make().await?;
         let mut secret = self.api.get(SERVING_SECRET).await?;
-        let texts = secret.data.iter().flatten();
-        let texts = texts.map(|(key, bytes)| (key.clone(), String::from_utf8(bytes.0.clone()).ok()));
+        let made = secret.metadata.creation_timestamp.as_ref().map(|made| made.0);
         let now = self.clock.wall();
-        // By the API server's clock: one that is behind that moment is ours, and it judges nothing.
-        let behind = secret.metadata.creation_timestamp.as_ref().is_some_and(|made| now < made.0);
-        let next = match Serving::read(&texts.collect()) {
-            Some(serving) if behind => return Ok(serving),
-            Some(serving) => match serving.renewed(&self.names(), now)? {
+        let next = match Serving::read(&texts_of(&secret)) {
+            Some(serving) => match serving.due(made, &self.names(), now)? {
                 None => return Ok(serving),
                 Some(next) => next,
             },
@@ -275,6 +278,19 @@ mod tests {
         assert_eq!(leaf.authorities, introduced.authorities);
         assert!(leaf.chain.ends_with(first(&introduced.authorities).unwrap()));
         assert!(leaf.renewed(&names, late + INTRODUCED).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_renews_nothing() {
+        let made: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let names = ["countersign.countersign.svc"];
+        let good = Serving::new(&names, made).unwrap();
+        let unset = Timestamp::UNIX_EPOCH;
+        assert!(good.due(Some(made), &names, unset).unwrap().is_none());
+        assert!(good.due(None, &names, unset).unwrap().is_some(), "it would");
+        // One that was made by a clock that was ahead is still mended.
+        let ahead = Serving::new(&names, made + SignedDuration::from_hours(24 * 1000)).unwrap();
+        assert!(ahead.due(Some(made), &names, made).unwrap().is_some());
     }
 
     #[test]

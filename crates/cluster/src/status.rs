@@ -5,17 +5,18 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ObjectMeta, Patch, PatchParams};
+use kube::api::{DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use crate::ObjectId;
+use crate::crds::Kind;
 
 /// Bytes of a condition's message; the API takes 32 KiB.
 const MAX_MESSAGE: usize = 4096;
 
-/// Bytes of a text that is kept: a Secret takes 1 MiB.
-pub const MAX_TEXT: usize = 1 << 20;
+/// Bytes of a text that is kept: a Secret takes 1 MiB, its keys included.
+const MAX_TEXT: usize = 1_000_000;
 
 /// Something that holds of an object, or does not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,14 +46,12 @@ pub async fn write(
     now: Timestamp,
 ) -> Result<bool, kube::Error> {
     let Some(conditions) = merged(there, wanted, generation, now) else { return Ok(false) };
-    let (group, version) =
-        if id.kind == "Site" { ("countersign.dev", "v1alpha1") } else { ("kyverno.io", "v1") };
-    let plural = match id.kind.as_str() {
-        "Site" => "sites",
-        "ClusterPolicy" => "clusterpolicies",
-        _ => "policies",
+    let kind = match id.kind.as_str() {
+        "Site" => Kind::Site,
+        "ClusterPolicy" => Kind::ClusterPolicy,
+        _ => Kind::Policy,
     };
-    let kind = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, &id.kind), plural);
+    let kind = kind.resource();
     let api: Api<DynamicObject> = if id.namespace.is_empty() {
         Api::all_with(client.clone(), &kind)
     } else {
@@ -94,7 +93,7 @@ fn merged(there: &Value, wanted: &[Condition], generation: i64, now: Timestamp) 
 }
 
 /// Keeps texts in Secrets, one in each under this key: makes and changes what differs, and takes
-/// away what is not wanted any more.
+/// away what is not wanted any more. Answers with the names of those that are too large to be kept.
 ///
 /// # Errors
 ///
@@ -105,12 +104,13 @@ pub async fn keep_texts(
     key: &str,
     wanted: &BTreeMap<String, String>,
     kept: &BTreeMap<String, String>,
-) -> Result<(), kube::Error> {
+) -> Result<Vec<String>, kube::Error> {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let mut result = Ok(());
+    let (mut result, mut too_large) = (Ok(()), Vec::new());
     for (name, text) in wanted.iter().filter(|(name, text)| kept.get(*name) != Some(text)) {
         // The API server would not take it, and the others are not its fault.
         if text.len() > MAX_TEXT {
+            too_large.push(name.clone());
             continue;
         }
         let secret = Secret {
@@ -130,7 +130,7 @@ pub async fn keep_texts(
             Err(error) => result = Err(error),
         }
     }
-    result
+    result.map(|()| too_large)
 }
 
 #[cfg(test)]

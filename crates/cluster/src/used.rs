@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use countersign_policy::IMAGE_PLACES;
 use countersign_reference::Reference;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client};
 use serde_json::{Map, Value, json};
 
-/// Objects that are asked for at a time.
-const PAGE: u32 = 500;
+use crate::api::each;
 
 /// What holds a pod, and where.
 const KINDS: [(&str, &str, &str, &str); 7] = [
@@ -19,14 +19,6 @@ const KINDS: [(&str, &str, &str, &str); 7] = [
     ("batch", "v1", "Job", "/spec/template"),
     ("batch", "v1", "CronJob", "/spec/jobTemplate/spec/template"),
     ("", "v1", "ReplicationController", "/spec/template"),
-];
-
-/// The places in a pod that name an image.
-const LISTS: [(&str, &str); 4] = [
-    ("initContainers", "/image"),
-    ("containers", "/image"),
-    ("ephemeralContainers", "/image"),
-    ("volumes", "/image/reference"),
 ];
 
 /// Pods as they would be made again: images by their tags, without the digests that were pinned
@@ -40,21 +32,14 @@ pub async fn pods_in_use(client: &Client) -> Result<Vec<Value>, kube::Error> {
     for (group, version, kind, place) in KINDS {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-        let mut page = ListParams::default().limit(PAGE);
-        loop {
-            let list = api.list(&page).await?;
-            for object in &list.items {
-                let Ok(object) = serde_json::to_value(object) else { continue };
-                if let Some(pod) = object.pointer(place).and_then(|pod| again(pod, &object["metadata"])) {
-                    let key = json!([pod["metadata"]["namespace"], pod["metadata"]["labels"], pod["spec"]]);
-                    used.insert(key.to_string(), pod);
-                }
+        let note = |object: DynamicObject| {
+            let Ok(object) = serde_json::to_value(object) else { return };
+            if let Some(pod) = object.pointer(place).and_then(|pod| again(pod, &object["metadata"])) {
+                let key = json!([pod["metadata"]["namespace"], pod["metadata"]["labels"], pod["spec"]]);
+                used.insert(key.to_string(), pod);
             }
-            match list.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => page = page.continue_token(&token),
-                None => break,
-            }
-        }
+        };
+        each(&api, note).await?;
     }
     Ok(used.into_values().collect())
 }
@@ -62,7 +47,7 @@ pub async fn pods_in_use(client: &Client) -> Result<Vec<Value>, kube::Error> {
 /// A pod with what policies may select by and with its images; `None` where no tag is left.
 fn again(pod: &Value, owner: &Value) -> Option<Value> {
     let mut spec = Map::new();
-    for (list, place) in LISTS {
+    for (list, place) in IMAGE_PLACES {
         let items = pod["spec"][list].as_array().into_iter().flatten().filter_map(|item| {
             let image = item.pointer(place).and_then(Value::as_str).and_then(tagged)?;
             let image = if list == "volumes" { json!({ "reference": image }) } else { json!(image) };

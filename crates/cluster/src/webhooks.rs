@@ -28,7 +28,7 @@ use tokio::time::Instant;
 /// The name of both configurations.
 pub const CONFIGURATION: &str = "countersign";
 /// The ConfigMap that says that they are to go.
-pub const INTENT: &str = "countersign-webhooks";
+const INTENT: &str = "countersign-webhooks";
 /// How often it is looked whether they may go, or are gone.
 const ROUND: Duration = Duration::from_millis(500);
 /// How often they have to be found gone before that is believed.
@@ -94,11 +94,6 @@ impl Webhooks {
         Api::namespaced(self.client.clone(), &self.installation.namespace)
     }
 
-    fn configurations(&self) -> [(Kind, Api<DynamicObject>); 2] {
-        [Kind::Mutating, Kind::Validating]
-            .map(|kind| (kind, Api::all_with(self.client.clone(), &kind.resource())))
-    }
-
     /// The UID of the Deployment, if it is there to stay.
     async fn uid(&self) -> Result<Option<String>, kube::Error> {
         let deployment = self.own::<Deployment>().get_opt(&self.installation.deployment).await?;
@@ -118,9 +113,9 @@ impl Webhooks {
             .any(|endpoint| endpoint.conditions.and_then(|conditions| conditions.ready).unwrap_or_default()))
     }
 
-    /// One round of the leader: they are as they should be, or it is said why they are not. An intent
-    /// to remove them is acknowledged first, whatever else is missing:
-    /// `by` are the authorities of the serving certificate and the bootstrap namespaces, once both are known.
+    /// One round of the leader: they are as they should be, or it is said why they are not. `by` are
+    /// the authorities of the serving certificate and the bootstrap namespaces, once both are known;
+    /// an intent to remove them is acknowledged whatever is missing.
     ///
     /// # Errors
     ///
@@ -143,7 +138,7 @@ impl Webhooks {
         };
         let mut done = false;
         let mut answers = None;
-        for (kind, api) in self.configurations() {
+        for (kind, api) in configurations(&self.client) {
             let wanted = wanted(kind, target, &self.installation.namespace, authorities, bootstrap);
             match api.get_opt(CONFIGURATION).await? {
                 Some(found) if found.data["webhooks"] == wanted => {}
@@ -211,11 +206,14 @@ impl Webhooks {
         // Nobody puts them back.
         let (mut quiet, long) = (0, if installed.is_some() { GONE } else { GONE_UNSEEN });
         while quiet < long {
-            if start.elapsed() > patience {
-                return Err(RemoveError::Restored);
-            }
             tokio::time::sleep(ROUND).await;
-            quiet = if self.delete().await?.is_empty() { quiet + 1 } else { 0 };
+            if self.delete().await?.is_empty() {
+                quiet += 1;
+            } else if start.elapsed() > patience {
+                return Err(RemoveError::Restored);
+            } else {
+                quiet = 0;
+            }
         }
         Ok(Removed { configurations: lost, installed: installed.is_some() })
     }
@@ -281,7 +279,7 @@ impl Webhooks {
     /// Deletes both; those that were there.
     async fn delete(&self) -> Result<Vec<&'static str>, kube::Error> {
         let mut lost = Vec::new();
-        for (kind, api) in self.configurations() {
+        for (kind, api) in configurations(&self.client) {
             match api.delete(CONFIGURATION, &DeleteParams::default()).await {
                 Ok(_) => lost.push(kind.word()),
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
@@ -298,7 +296,7 @@ impl Webhooks {
     /// The API server says no, or nothing.
     pub async fn of_others(&self) -> Result<Vec<String>, kube::Error> {
         let mut names = Vec::new();
-        for (_, api) in self.configurations() {
+        for (_, api) in configurations(&self.client) {
             let found = api.list_metadata(&ListParams::default()).await?;
             let found = found.items.into_iter().filter_map(|object| object.metadata.name);
             names.extend(found.filter(|name| name.starts_with("kyverno-")));
@@ -309,14 +307,17 @@ impl Webhooks {
     }
 }
 
+fn configurations(client: &Client) -> [(Kind, Api<DynamicObject>); 2] {
+    [Kind::Mutating, Kind::Validating].map(|kind| (kind, Api::all_with(client.clone(), &kind.resource())))
+}
+
 /// Whether both configurations are there, with a webhook in each.
 ///
 /// # Errors
 ///
 /// The API server says no, or nothing.
 pub async fn webhooks_registered(client: &Client) -> Result<bool, kube::Error> {
-    for kind in [Kind::Mutating, Kind::Validating] {
-        let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind.resource());
+    for (_, api) in configurations(client) {
         let found = api.get_opt(CONFIGURATION).await?;
         if found.is_none_or(|found| found.data["webhooks"].as_array().is_none_or(Vec::is_empty)) {
             return Ok(false);

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use countersign_cluster::Place;
 
 pub(crate) use cluster::{EvidenceCommand, EvidenceImport, WebhookCommand, WebhookPlace};
 pub(crate) use dns::{DnsClear, DnsCommand, DnsOverride, DnsPlace, DnsSet, DnsStatus};
@@ -70,6 +71,36 @@ pub(crate) struct Cluster {
     /// The context of the kubeconfig
     #[arg(long, value_name = "NAME")]
     pub(crate) context: Option<String>,
+}
+
+/// Which cluster, and where the program is in it.
+#[derive(Args, Debug)]
+pub(crate) struct Home {
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+
+    /// The program's own namespace
+    #[arg(long, value_name = "NAME", default_value = "countersign")]
+    pub(crate) namespace: String,
+}
+
+/// Where CoreDNS keeps its Corefile, for commands that do more than that.
+#[derive(Args, Debug)]
+pub(crate) struct CoreDns {
+    /// The namespace of CoreDNS's ConfigMap, from which overrides are taken out
+    #[arg(long, value_name = "NAME", default_value = "kube-system")]
+    coredns_namespace: String,
+
+    /// The name of that ConfigMap
+    #[arg(long, value_name = "NAME", default_value = "coredns")]
+    coredns_config_map: String,
+}
+
+impl CoreDns {
+    pub(crate) fn place(&self) -> Place {
+        let (namespace, config_map) = (self.coredns_namespace.clone(), self.coredns_config_map.clone());
+        Place { namespace, config_map, ..Place::default() }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -311,13 +342,8 @@ pub(crate) struct Replica {
     #[arg(long, value_name = "PORT", default_value_t = 443, conflicts_with = "standalone")]
     pub(crate) service_port: u16,
 
-    /// The namespace of CoreDNS's ConfigMap, in which overrides are taken out once they have ended
-    #[arg(long, value_name = "NAME", default_value = "kube-system", conflicts_with = "standalone")]
-    pub(crate) coredns_namespace: String,
-
-    /// The name of that ConfigMap
-    #[arg(long, value_name = "NAME", default_value = "coredns", conflicts_with = "standalone")]
-    pub(crate) coredns_config_map: String,
+    #[command(flatten)]
+    pub(crate) coredns: CoreDns,
 
     /// Where the API server finds the webhooks of a program outside the cluster, in place of a Service
     #[arg(long, value_name = "URL", conflicts_with = "standalone")]
@@ -328,7 +354,9 @@ pub(crate) struct Replica {
 #[command(after_help = "The decision log goes to stdout, one JSON line for each verdict.")]
 pub(crate) struct ServeArguments {
     /// Read Site and policies from files, and not from a cluster
-    #[arg(long, requires_all = ["site", "policies"], conflicts_with_all = ["kubeconfig", "context"])]
+    #[arg(long, requires_all = ["site", "policies"], conflicts_with_all = [
+        "kubeconfig", "context", "coredns_namespace", "coredns_config_map",
+    ])]
     pub(crate) standalone: bool,
 
     /// The Site

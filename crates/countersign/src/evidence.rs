@@ -61,9 +61,9 @@ async fn put(arguments: &EvidenceImport) -> Result<Exit> {
              are verified once a registry answers",
         );
     }
-    let client = crate::crds::client(&arguments.cluster).await?;
-    make_namespace(&client, &arguments.namespace).await.map_err(EvidenceError::from)?;
-    let key = record_key(&client, &arguments.namespace).await?;
+    let client = crate::crds::client(&arguments.home.cluster).await?;
+    make_namespace(&client, &arguments.home.namespace).await.map_err(EvidenceError::from)?;
+    let key = record_key(&client, &arguments.home.namespace).await?;
     let confirmed = SystemClock::default().wall();
     let known = tags(&client, &key, confirmed).await.context(NOT_KNOWN)?;
     let (mut images, mut new) = (0, 0);

@@ -2,25 +2,27 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use countersign_bundle::check;
 use countersign_clock::{Clock as _, SystemClock};
-use countersign_cluster::{CONFIGURATION, Client, Dns, Place, webhooks_registered};
+use countersign_cluster::{CONFIGURATION, Client, Dns, webhooks_registered};
 use countersign_install::{Canaries, CanaryError, Node, Role, Seen, SiteError, SiteObject, mark, marked};
 use countersign_layout::Layout;
-use countersign_reference::Digest;
 use countersign_registry::Endpoint;
 use countersign_site::Source;
 use countersign_verdict::text;
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
 
 use crate::cli::{Exit, InstallCommand, InstallPlace, RetireBootstrap, SwitchOver};
 use crate::endpoints::Reach;
 use crate::serve::talk;
 use crate::site::warn;
+use crate::sources;
 
 pub(crate) async fn run(command: &InstallCommand) -> Result<Exit> {
     let result = match command {
@@ -44,8 +46,8 @@ fn is_unreachable(error: &anyhow::Error) -> bool {
 async fn switch_over(arguments: &SwitchOver) -> Result<Exit> {
     let SwitchOver { place, bundle, credentials, deep, .. } = arguments;
     let name = arguments.rollback.as_ref().unwrap_or(&arguments.to);
-    let client = crate::crds::client(&place.cluster).await?;
-    let mut site = SiteObject::read(&client, &place.namespace).await?;
+    let client = crate::crds::client(&place.home.cluster).await?;
+    let mut site = SiteObject::read(&client, &place.home.namespace).await?;
     let endpoint = endpoint(&site, name, credentials.as_deref())?;
     verification_is_on(&client).await?;
 
@@ -90,8 +92,8 @@ async fn switch_over(arguments: &SwitchOver) -> Result<Exit> {
 
 async fn retire(arguments: &RetireBootstrap) -> Result<Exit> {
     let RetireBootstrap { place, endpoint: name, node_reports } = arguments;
-    let client = crate::crds::client(&place.cluster).await?;
-    let mut site = SiteObject::read(&client, &place.namespace).await?;
+    let client = crate::crds::client(&place.home.cluster).await?;
+    let mut site = SiteObject::read(&client, &place.home.namespace).await?;
     verification_is_on(&client).await?;
     let mut known = Exit::Good;
     let trust = match site.endpoint(name) {
@@ -150,17 +152,14 @@ fn stragglers(directory: &Path, nodes: &[String]) -> Result<Exit> {
     let mut exit = Exit::Good;
     for node in nodes {
         let path = directory.join(format!("{node}.json"));
-        let findings = match std::fs::read_to_string(&path) {
-            Ok(text) => serde_json::from_str::<Vec<Value>>(&text).with_context(|| {
-                format!("{} is not what `node check --output json` prints", path.display())
-            })?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                writeln!(out, "UNKNOWN  {node}  has not said what it has")?;
-                exit = Exit::Negative;
-                continue;
-            }
-            Err(error) => return Err(error).with_context(|| path.display().to_string()),
-        };
+        if !path.exists() {
+            writeln!(out, "UNKNOWN  {node}  has not said what it has")?;
+            exit = Exit::Negative;
+            continue;
+        }
+        let text = sources::text(&path).map_err(anyhow::Error::msg).context("--node-reports")?;
+        let findings: Vec<Value> = serde_json::from_str(&text)
+            .with_context(|| format!("{} is not what `node check --output json` prints", path.display()))?;
         for finding in &findings {
             let text = |key: &str| finding[key].as_str().unwrap_or_default().to_owned();
             writeln!(out, "{}  {node}  {}  {}", text("severity"), text("at"), text("message"))?;
@@ -171,7 +170,7 @@ fn stragglers(directory: &Path, nodes: &[String]) -> Result<Exit> {
 }
 
 fn canaries(client: &Client, place: &InstallPlace, site: &SiteObject) -> Canaries {
-    Canaries::new(client, &place.namespace, &site.site.registry.name)
+    Canaries::new(client, &place.home.namespace, &site.site.registry.name)
 }
 
 /// The endpoint of this name, dialled at its addresses and nowhere else.
@@ -204,7 +203,10 @@ async fn tell_nodes(client: &Client, place: &InstallPlace, site: &SiteObject) ->
     let mut exit = Exit::Good;
     for node in canaries(client, place, site).nodes().await? {
         talk(&format!("{node}: {command}"));
-        if let Err(why) = for_node(command, &node, &text, Duration::from_secs(place.timeout)) {
+        let patience = Duration::from_secs(place.timeout);
+        let told = tokio::time::timeout(patience, for_node(command, &node, &text)).await;
+        let late = || bail!("--node-command: no end within {} s", patience.as_secs());
+        if let Err(why) = told.unwrap_or_else(|_| late()) {
             warn(&format!("{node}: {why:#}"));
             exit = Exit::Negative;
         }
@@ -212,29 +214,16 @@ async fn tell_nodes(client: &Client, place: &InstallPlace, site: &SiteObject) ->
     Ok(exit)
 }
 
-fn for_node(command: &str, node: &str, site: &str, patience: Duration) -> Result<()> {
-    let mut child = Command::new("sh")
-        .args(["-c", command])
-        .env("NODE", node)
-        .stdin(Stdio::piped())
-        .spawn()
-        .context("sh")?;
+/// Runs the command for one node; it ends with whoever waits for it.
+async fn for_node(command: &str, node: &str, site: &str) -> Result<()> {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", command]).env("NODE", node).stdin(Stdio::piped()).kill_on_drop(true);
+    let mut child = shell.spawn().context("sh")?;
     if let Some(mut stdin) = child.stdin.take() {
         // Whoever does not read it says so by its exit code.
-        _ = stdin.write_all(site.as_bytes());
+        _ = stdin.write_all(site.as_bytes()).await;
     }
-    let begun = SystemClock::default();
-    let status = loop {
-        match child.try_wait()? {
-            Some(status) => break status,
-            None if begun.monotonic() > patience => {
-                child.kill()?;
-                child.wait()?;
-                bail!("--node-command: no end within {} s", patience.as_secs());
-            }
-            None => std::thread::sleep(Duration::from_millis(50)),
-        }
-    };
+    let status = child.wait().await?;
     if status.success() { Ok(()) } else { bail!("--node-command: {status}") }
 }
 
@@ -245,7 +234,7 @@ fn report(nodes: &[Node], name: &str) -> Result<Exit> {
         match seen {
             Seen::There => writeln!(out, "OK  {node}  asks `{name}` first")?,
             Seen::Elsewhere(digest) => {
-                let digest = shortened(digest);
+                let digest = text::shortened(digest);
                 writeln!(out, "ELSEWHERE  {node}  asks another endpoint first: it pulled {digest}")?;
                 exit = Exit::Negative;
             }
@@ -261,19 +250,10 @@ fn report(nodes: &[Node], name: &str) -> Result<Exit> {
     Ok(exit)
 }
 
-fn shortened(digest: &Digest) -> String {
-    text::shortened(digest)
-}
-
-/// The override of the logical name, where there is one and CoreDNS has its usual place.
+/// The override of the logical name, where there is one.
 async fn clear_override(client: &Client, place: &InstallPlace, site: &SiteObject) {
     let name = site.site.registry.name.split(':').next().unwrap_or_default();
-    let place = Place {
-        namespace: place.coredns_namespace.clone(),
-        config_map: place.coredns_config_map.clone(),
-        ..Place::default()
-    };
-    let dns = Dns::new(client.clone(), place);
+    let dns = Dns::new(client.clone(), place.coredns.place());
     match dns.find(name).await {
         Ok(Some(found)) => match dns.clear(name, &found.owner, SystemClock::default().wall(), false).await {
             Ok(_) => talk(&format!("the override of {name} in the cluster's DNS is gone")),

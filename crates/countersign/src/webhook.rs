@@ -5,14 +5,14 @@ use std::time::Duration;
 use anyhow::Result;
 use countersign_cluster::{RemoveError, Webhooks};
 
-use crate::cli::{Exit, WebhookCommand, WebhookPlace};
+use crate::cli::{Exit, Home, WebhookCommand, WebhookPlace};
 use crate::serve::replica::installation;
 use crate::serve::talk;
 use crate::site::warn;
 
 pub(crate) async fn run(command: &WebhookCommand) -> Result<Exit> {
     let (WebhookCommand::Remove(place) | WebhookCommand::Restore(place)) = command;
-    let WebhookPlace { cluster, namespace, deployment, timeout } = place;
+    let WebhookPlace { home: Home { cluster, namespace }, deployment, timeout } = place;
     let client = crate::crds::client(cluster).await?;
     let webhooks = Webhooks::new(&client, installation(namespace, deployment));
     let done = match command {

@@ -8,10 +8,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use countersign_cluster::Client;
+use countersign_cluster::{Client, is_unreachable};
 use countersign_layout::canary;
 use countersign_reference::Digest;
-use countersign_registry::{Endpoint, Error};
+use countersign_registry::{Endpoint, Error, Manifest};
 use k8s_openapi::api::core::v1::{Node as NodeObject, Pod};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
@@ -31,10 +31,17 @@ pub enum CanaryError {
     #[error("canary pods: {0}")]
     Api(Box<kube::Error>),
     /// The registry does not have it, or does not take it.
-    #[error("`{}:{what}` at {url}: {error}", canary::REPOSITORY)]
+    #[error(
+        "`{}:{tag}` at {url}: {error}. The images `{}` with the tags `{}` and `{}` have to be in the bundle and in \
+         the registry, which has to take a further tag from whoever says this",
+        canary::REPOSITORY,
+        canary::REPOSITORY,
+        canary::BOOTSTRAP,
+        canary::CLUSTER
+    )]
     Registry {
         /// The tag.
-        what: &'static str,
+        tag: &'static str,
         /// Where.
         url: String,
         /// What went wrong.
@@ -58,7 +65,7 @@ impl CanaryError {
     /// Whether nobody answered, or somebody who could not.
     pub fn is_unreachable(&self) -> bool {
         match self {
-            Self::Api(error) => crate::site::is_unreachable(error),
+            Self::Api(error) => is_unreachable(error),
             Self::Registry { error, .. } => error.class() == countersign_registry::Class::Unreachable,
             Self::Another { .. } => false,
         }
@@ -86,21 +93,23 @@ pub enum Role {
 ///
 /// It stands for something else there, or for nothing.
 pub async fn marked(endpoint: &Endpoint, role: Role) -> Result<Digest, CanaryError> {
-    let repository = canary::REPOSITORY;
     let wanted = match role {
         Role::Bootstrap => canary::BOOTSTRAP,
         Role::Cluster => canary::CLUSTER,
     };
-    let own = |tag| async move {
-        let found = endpoint.manifest_of_tag(repository, tag).await;
-        found.map_err(|error| CanaryError::Registry { what: tag, url: endpoint.url().to_owned(), error })
-    };
-    let (wanted, here) = (own(wanted).await?.digest, own(canary::HERE).await?.digest);
+    let (wanted, here) =
+        (tagged(endpoint, wanted).await?.digest, tagged(endpoint, canary::HERE).await?.digest);
     if wanted == here {
         Ok(here)
     } else {
         Err(CanaryError::Another { url: endpoint.url().to_owned(), found: here })
     }
+}
+
+/// What a tag stands for.
+async fn tagged(endpoint: &Endpoint, tag: &'static str) -> Result<Manifest, CanaryError> {
+    let found = endpoint.manifest_of_tag(canary::REPOSITORY, tag).await;
+    found.map_err(|error| CanaryError::Registry { tag, url: endpoint.url().to_owned(), error })
 }
 
 /// Makes the tag stand for the cluster's image in this registry, where it does not yet, and answers
@@ -111,25 +120,16 @@ pub async fn marked(endpoint: &Endpoint, role: Role) -> Result<Digest, CanaryErr
 /// The registry does not have it, does not take the tag, or passes on what the bootstrap registry
 /// says: then nobody could tell the two apart.
 pub async fn mark(endpoint: &Endpoint) -> Result<Digest, CanaryError> {
-    let failed = |what, error| CanaryError::Registry { what, url: endpoint.url().to_owned(), error };
-    let repository = canary::REPOSITORY;
-    let own = |tag| async move {
-        endpoint.manifest_of_tag(repository, tag).await.map_err(|error| failed(tag, error))
-    };
-    let cluster = own(canary::CLUSTER).await?;
-    match endpoint.manifest_of_tag(repository, canary::HERE).await {
+    let cluster = tagged(endpoint, canary::CLUSTER).await?;
+    match tagged(endpoint, canary::HERE).await {
         Ok(found) if found.digest == cluster.digest => return Ok(found.digest),
-        Ok(_) | Err(Error::Absent) => {}
-        Err(error) => return Err(failed(canary::HERE, error)),
+        Ok(_) | Err(CanaryError::Registry { error: Error::Absent, .. }) => {}
+        Err(error) => return Err(error),
     }
-    let put = endpoint.push_manifest(repository, canary::HERE, &cluster.media_type, &cluster.bytes).await;
-    put.map_err(|error| failed(canary::HERE, error))?;
-    let back = own(canary::HERE).await?;
-    if back.digest == cluster.digest {
-        Ok(back.digest)
-    } else {
-        Err(CanaryError::Another { url: endpoint.url().to_owned(), found: back.digest })
-    }
+    let (media_type, bytes) = (&cluster.media_type, &cluster.bytes);
+    let put = endpoint.push_manifest(canary::REPOSITORY, canary::HERE, media_type, bytes).await;
+    put.map_err(|error| CanaryError::Registry { tag: canary::HERE, url: endpoint.url().to_owned(), error })?;
+    marked(endpoint, Role::Cluster).await
 }
 
 /// A node, and where it was seen to pull from.

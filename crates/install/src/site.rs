@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use countersign_cluster::Client;
+use countersign_cluster::crds::Kind;
+use countersign_cluster::{Client, is_unreachable, named};
 use countersign_site::{Endpoint, Site, Source};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Api;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, PostParams};
+use kube::api::{DynamicObject, PostParams};
 use serde_json::{Value, json};
 
 /// The Site that counts.
@@ -25,6 +25,9 @@ pub enum SiteError {
     /// What it names cannot be read.
     #[error("Site `default`: {0}")]
     Source(String),
+    /// It is another one by now.
+    #[error("Site `default`: somebody else has changed it meanwhile: say this again")]
+    Changed,
     /// It has no endpoint of this name.
     #[error("the Site has no endpoint `{0}`, but {1}")]
     NoEndpoint(String, String),
@@ -43,14 +46,6 @@ impl SiteError {
     /// Whether nobody answered, or somebody who could not.
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Api(error) if is_unreachable(error))
-    }
-}
-
-pub(crate) fn is_unreachable(error: &kube::Error) -> bool {
-    match error {
-        kube::Error::Api(status) => status.code >= 500 || status.code == 429,
-        kube::Error::HyperError(_) | kube::Error::Service(_) => true,
-        _ => false,
     }
 }
 
@@ -78,11 +73,9 @@ impl SiteObject {
     pub async fn read(client: &Client, namespace: &str) -> Result<Self, SiteError> {
         let object = sites(client).get(NAME).await?;
         let site = parsed(&object)?;
-        let mut texts = BTreeMap::new();
-        let named = site.registry.endpoints.iter().filter_map(|endpoint| endpoint.ca.as_ref());
-        for source in named.chain(site.trust.keys.values()) {
-            texts.insert(source.clone(), text(client, namespace, source).await?);
-        }
+        let snapshot = named(client, namespace, site.sources()).await?;
+        let read = |source: &Source| Ok((source.clone(), snapshot.text(source).map_err(SiteError::Source)?));
+        let texts = site.sources().map(read).collect::<Result<_, SiteError>>()?;
         Ok(Self { object, site, texts })
     }
 
@@ -156,7 +149,11 @@ impl SiteObject {
         object.data["spec"]["registry"]["endpoints"] = Value::Array(endpoints);
         let site = parsed(&object)?;
         // With the version that was read: what somebody else has written is not lost.
-        self.object = sites(client).replace(NAME, &PostParams::default(), &object).await?;
+        let replaced = sites(client).replace(NAME, &PostParams::default(), &object).await;
+        self.object = replaced.map_err(|error| match error {
+            kube::Error::Api(status) if status.code == 409 => SiteError::Changed,
+            error => error.into(),
+        })?;
         self.site = site;
         Ok(())
     }
@@ -187,8 +184,7 @@ impl SiteObject {
 }
 
 fn sites(client: &Client) -> Api<DynamicObject> {
-    let kind = GroupVersionKind::gvk("countersign.dev", "v1alpha1", "Site");
-    Api::all_with(client.clone(), &ApiResource::from_gvk_with_plural(&kind, "sites"))
+    Api::all_with(client.clone(), &Kind::Site.resource())
 }
 
 fn parsed(object: &DynamicObject) -> Result<Site, SiteError> {
@@ -215,45 +211,12 @@ fn shared(one: &Endpoint, other: &Endpoint) -> Option<String> {
     places(one).into_iter().find(|place| others.contains(place))
 }
 
-async fn text(client: &Client, namespace: &str, source: &Source) -> Result<String, SiteError> {
-    let missing = |what: String| SiteError::Source(what);
-    let (kind, name, key, texts) = match source {
-        Source::Inline(text) => return Ok(text.clone()),
-        Source::File(path) => {
-            return Err(missing(format!("`file: {path}` is for a Site in a file")));
-        }
-        Source::Secret { name, key } => {
-            let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
-            let data = api.get_opt(name).await?.and_then(|secret| secret.data).unwrap_or_default();
-            let texts =
-                data.into_iter().filter_map(|(key, bytes)| Some((key, String::from_utf8(bytes.0).ok()?)));
-            ("Secret", name, key, texts.collect::<BTreeMap<String, String>>())
-        }
-        Source::ConfigMap { name, key } => {
-            let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-            let data = api.get_opt(name).await?.and_then(|map| map.data).unwrap_or_default();
-            ("ConfigMap", name, key, data)
-        }
-    };
-    let found = match key {
-        Some(key) => texts.get(key),
-        None if texts.len() == 1 => texts.values().next(),
-        None => None,
-    };
-    found.cloned().ok_or_else(|| {
-        missing(format!(
-            "{kind} `{name}` in `{namespace}` has no text under `{}`",
-            key.as_deref().unwrap_or("its only key")
-        ))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn object(endpoints: &Value) -> SiteObject {
-        let mut object = DynamicObject::new(NAME, &ApiResource::erase::<ConfigMap>(&()));
+        let mut object = DynamicObject::new(NAME, &Kind::Site.resource());
         object.data = json!({ "spec": {
             "registry": { "name": "registry.local", "endpoints": endpoints },
             "trust": { "keys": { "vendor": { "secret": { "name": "keys", "key": "a" } } } },

@@ -3,11 +3,20 @@
 use countersign_reference::kyverno::ImageInfo;
 use serde_json::{Map, Value, json};
 
+/// The lists of a pod whose items name images, each with the pointer from an item to the name.
+pub const IMAGE_PLACES: [(&str, &str); 4] = [
+    ("initContainers", "/image"),
+    ("containers", "/image"),
+    ("ephemeralContainers", "/image"),
+    ("volumes", "/image/reference"),
+];
+
 /// An image as it stands in a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Image<'a> {
-    /// `containers`, `initContainers`, `ephemeralContainers` or `volumes`.
+    /// One of [`IMAGE_PLACES`].
     list: &'static str,
+    place: &'static str,
     index: usize,
     /// The name of the container or volume.
     name: &'a str,
@@ -23,21 +32,23 @@ impl Image<'_> {
 
     /// JSON pointer to the text.
     pub(crate) fn pointer(&self) -> String {
-        format!("/spec/{}/{}{}", self.list, self.index, suffix(self.list))
+        format!("/spec/{}/{}{}", self.list, self.index, self.place)
     }
-}
-
-fn suffix(list: &str) -> &'static str {
-    if list == "volumes" { "/image/reference" } else { "/image" }
 }
 
 /// The images of a pod, in the order of its fields.
 pub(crate) fn of_pod(pod: &Value) -> Vec<Image<'_>> {
     let mut found = Vec::new();
-    for list in ["initContainers", "containers", "ephemeralContainers", "volumes"] {
+    for (list, place) in IMAGE_PLACES {
         for (index, item) in pod["spec"][list].as_array().into_iter().flatten().enumerate() {
-            if let Some(image) = item.pointer(suffix(list)).and_then(Value::as_str) {
-                found.push(Image { list, index, name: item["name"].as_str().unwrap_or_default(), image });
+            if let Some(image) = item.pointer(place).and_then(Value::as_str) {
+                found.push(Image {
+                    list,
+                    place,
+                    index,
+                    name: item["name"].as_str().unwrap_or_default(),
+                    image,
+                });
             }
         }
     }

@@ -28,6 +28,7 @@ mod template;
 pub use drive::{Endless, MAX_ROUNDS};
 pub use engine::{Engine, Evaluation, Facts, Finding, MAX_IMAGES, Outcome, Phase, RuleResult, Want};
 pub use fields::Refusal;
+pub use images::IMAGE_PLACES;
 pub use load::{Policy, load};
 pub use review::Review;
 

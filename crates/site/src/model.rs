@@ -236,6 +236,12 @@ impl Problems {
 }
 
 impl Site {
+    /// Everything that it names to be read elsewhere: CAs and keys.
+    pub fn sources(&self) -> impl Iterator<Item = &Source> {
+        let authorities = self.registry.endpoints.iter().filter_map(|endpoint| endpoint.ca.as_ref());
+        authorities.chain(self.trust.keys.values())
+    }
+
     /// Reads the text of a Site: one YAML document.
     pub fn parse(text: &str) -> Result<Self, Problems> {
         let one = |path: &str, message: String| Problems(vec![Problem { path: path.to_owned(), message }]);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::Cluster;
+use super::Home;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum WebhookCommand {
@@ -22,11 +22,7 @@ pub(crate) enum WebhookCommand {
 )]
 pub(crate) struct WebhookPlace {
     #[command(flatten)]
-    pub(crate) cluster: Cluster,
-
-    /// The program's own namespace
-    #[arg(long, value_name = "NAME", default_value = "countersign")]
-    pub(crate) namespace: String,
+    pub(crate) home: Home,
 
     /// Its Deployment
     #[arg(long, value_name = "NAME", default_value = "countersign")]
@@ -45,7 +41,7 @@ pub(crate) enum EvidenceCommand {
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Proofs are judged again by the keys in force whenever they are used. Which name and tag stands for which \
+    after_help = "The namespace is made where there is none. Proofs are judged again by the keys in force whenever they are used. Which name and tag stands for which \
     digest is taken only from a bundle that one of the Site's `trust.bundleKeys`, or `--bundle-key`, has sealed. \
     Exit codes: 0 done, 1 an image has no signature, the seal is not good, or a tag stands for another digest, 2 wrong usage or no \
     permission, 3 the API server could not be reached."
@@ -56,7 +52,7 @@ pub(crate) struct EvidenceImport {
     pub(crate) bundle: PathBuf,
 
     #[command(flatten)]
-    pub(crate) cluster: Cluster,
+    pub(crate) home: Home,
 
     /// The Site: its names and its keys count
     #[arg(long, value_name = "FILE")]
@@ -70,8 +66,4 @@ pub(crate) struct EvidenceImport {
     /// Take the bundle's word for a tag that stands for another digest in the cluster
     #[arg(long)]
     pub(crate) force: bool,
-
-    /// The program's own namespace, which is made where there is none
-    #[arg(long, value_name = "NAME", default_value = "countersign")]
-    pub(crate) namespace: String,
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::Cluster;
+use super::{CoreDns, Home};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum InstallCommand {
@@ -18,19 +18,10 @@ pub(crate) enum InstallCommand {
 #[derive(Args, Debug)]
 pub(crate) struct InstallPlace {
     #[command(flatten)]
-    pub(crate) cluster: Cluster,
+    pub(crate) home: Home,
 
-    /// The program's own namespace
-    #[arg(long, value_name = "NAME", default_value = "countersign")]
-    pub(crate) namespace: String,
-
-    /// The namespace of CoreDNS's ConfigMap, from which an override of the registry's name is taken out
-    #[arg(long, value_name = "NAME", default_value = "kube-system")]
-    pub(crate) coredns_namespace: String,
-
-    /// The name of that ConfigMap
-    #[arg(long, value_name = "NAME", default_value = "coredns")]
-    pub(crate) coredns_config_map: String,
+    #[command(flatten)]
+    pub(crate) coredns: CoreDns,
 
     /// Run for each node, by `sh`: `$NODE` is its name, and the Site is on stdin, with every CA in it, as in
     /// `ssh "$NODE" countersign node apply --site /dev/stdin`

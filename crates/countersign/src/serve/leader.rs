@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use countersign_clock::Clock;
 use countersign_cluster::status::{Condition, keep_texts, write};
-use countersign_cluster::{Certificates, Client, Dns, Registered, Target, Webhooks, pods_in_use};
+use countersign_cluster::{Certificates, Client, Dns, ObjectId, Registered, Target, Webhooks, pods_in_use};
 use countersign_policy::Review;
 use futures_util::FutureExt as _;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::kept;
+use super::kept::{self, Kept};
 use super::live::{Found, Live, Taken, refresh};
 use super::metrics::Metrics;
 
@@ -139,8 +139,11 @@ impl Leader {
             memory.seldom = Some(Instant::now());
             let others = self.webhooks.of_others().await;
             if let Some(others) = memory.take("it cannot be seen whose webhooks there are", others) {
-                if !others.is_empty() {
-                    memory.say("Kyverno's webhooks stand beside ours", &others.join(", "));
+                let subject = "Kyverno's webhooks stand beside ours";
+                if others.is_empty() {
+                    memory.well(subject);
+                } else {
+                    memory.say(subject, &others.join(", "));
                 }
                 memory.others = others;
             }
@@ -154,7 +157,15 @@ impl Leader {
             }
         }
         let kept = keep_texts(&self.client, &self.namespace, kept::KEY, &taken.good, &taken.kept).await;
-        memory.take("the last good versions cannot be kept", kept);
+        let too_large = memory.take("the last good versions cannot be kept", kept).unwrap_or_default();
+        let subject = "a last good version is too large to be kept: it will not outlive a restart";
+        if too_large.is_empty() {
+            memory.well(subject);
+        } else {
+            let of = |name: &String| taken.good.get(name).and_then(|text| Kept::parse(text));
+            let names = too_large.iter().filter_map(of).map(|kept| ObjectId::of(&kept.document).name);
+            memory.say(subject, &names.collect::<Vec<_>>().join(", "));
+        }
         for found in &taken.found {
             let conditions = conditions(found, memory);
             if conditions.is_empty() {
@@ -245,7 +256,6 @@ fn conditions(found: &Found, memory: &Memory) -> Vec<Condition> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use countersign_cluster::ObjectId;
 
     #[test]
     fn a_site_says_what_stands_in_its_way() {

@@ -35,7 +35,7 @@ pub(crate) type Webhook = Service<Arc<Verifier>>;
 pub(crate) struct Live {
     state: RwLock<State>,
     /// What new connections are served with.
-    pub(crate) identity: Arc<CurrentIdentity>,
+    identity: Arc<CurrentIdentity>,
     /// Whether that is a leaf of the installation's own authority.
     certified: AtomicBool,
     /// What was taken up at last.

@@ -1,13 +1,13 @@
 //! Makes webhooks of what a cluster says: from what is good of the present and, where it is not, of
 //! the past.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use countersign_admission::{Limits, Observer, Service};
 use countersign_clock::SystemClock;
-use countersign_cluster::{ObjectId, Snapshot, Stored, Texts};
+use countersign_cluster::{ObjectId, Snapshot, Stored};
 use countersign_evidence::Store;
 use countersign_policy::{Engine, Policy};
 use countersign_signature::Trust;
@@ -46,8 +46,10 @@ pub(crate) struct Maker {
     policies: BTreeMap<ObjectId, (Version, Value)>,
     /// What was found about the policies of this moment.
     policies_are: BTreeMap<ObjectId, (Result<(), String>, bool)>,
-    /// The policies of last time; `None` where that did not come to its end.
-    documents: Option<Vec<Value>>,
+    /// The policies of last time, each by its UID; `None` where that did not come to its end.
+    documents: Option<Vec<(String, Value)>>,
+    /// What is kept and cannot be used: said once.
+    unusable: BTreeSet<String>,
     /// The mode in force.
     mode: Option<Mode>,
 }
@@ -74,6 +76,7 @@ impl Maker {
             policies: BTreeMap::new(),
             policies_are: BTreeMap::new(),
             documents: None,
+            unusable: BTreeSet::new(),
             mode: None,
         }
     }
@@ -113,7 +116,9 @@ impl Maker {
         let mode = snapshot.site.as_ref().and_then(|stored| mode(&stored.document)).unwrap_or(site.mode);
         let site = if mode == site.mode { site } else { Arc::new(Site { mode, ..Site::clone(&site) }) };
         let changed = self.mode.replace(mode) != Some(mode) || changed;
-        let documents: Vec<Value> = snapshot.policies.iter().map(|stored| stored.document.clone()).collect();
+        let documents = snapshot.policies.iter();
+        let documents: Vec<_> =
+            documents.map(|stored| (stored.uid.clone(), stored.document.clone())).collect();
         if !changed && before.as_ref() == Some(&documents) {
             self.documents = before;
             return Made::Same;
@@ -136,7 +141,7 @@ impl Maker {
         };
         for (name, text) in kept::of(&snapshot.secrets) {
             let Some(kept) = Kept::parse(&text) else {
-                tracing::warn!(secret = name, "what is kept in it cannot be read");
+                self.cannot_use(&name, "it is not what was kept");
                 continue;
             };
             let id = ObjectId::of(&kept.document);
@@ -150,41 +155,44 @@ impl Maker {
             if self.site.as_ref().is_some_and(|good| !kept.version.is_after(&good.version)) {
                 continue;
             }
-            match self.build(&kept.document, kept.version.clone(), |source| kept.load(source)) {
+            let built = read_site(&kept.document, |source| kept.load(source))
+                .and_then(|(site, texts)| self.build(&kept.document, kept.version.clone(), site, texts));
+            match built {
                 Ok(good) => self.site = Some(good),
-                Err(error) => tracing::warn!("the last good Site cannot be used: {error:#}"),
+                Err(error) => self.cannot_use(&name, &format!("{error:#}")),
             }
+        }
+    }
+
+    fn cannot_use(&mut self, secret: &str, why: &str) {
+        if self.unusable.insert(format!("{secret}: {why}")) {
+            tracing::warn!(secret, why, "the last good version in this Secret cannot be used");
         }
     }
 
     /// The Site of this moment, if it and all that it names is good; `None` if it is the last one.
     fn good(&self, snapshot: &Snapshot) -> Result<Option<Good>> {
         let stored = snapshot.site.as_ref().context("there is no Site `default`")?;
-        let good = self.build(&stored.document, Version::of(stored), |source| load(snapshot, source))?;
-        let same = |last: &Good| last.document == good.document && last.texts == good.texts;
+        let (site, texts) = read_site(&stored.document, |source| snapshot.text(source))?;
+        let same = |last: &Good| last.document == stored.document && last.texts == texts;
         if self.site.as_ref().is_some_and(same) {
             return Ok(None);
         }
+        let good = self.build(&stored.document, Version::of(stored), site, texts)?;
         for warning in &good.site.warnings.0 {
             tracing::warn!(path = warning.path, "Site: {}", warning.message);
         }
         Ok(Some(good))
     }
 
-    /// A Site with all that it names.
+    /// Who verifies by a Site and all that it names.
     fn build(
         &self,
         document: &Value,
         version: Version,
-        load: impl Fn(&Source) -> Result<String, String>,
+        site: Arc<Site>,
+        texts: BTreeMap<Source, String>,
     ) -> Result<Good> {
-        let site = Arc::new(Site::parse(&document.to_string()).context("Site `default`")?);
-        // Nothing but what it names counts, and nothing else is kept.
-        let named = site.registry.endpoints.iter().filter_map(|endpoint| endpoint.ca.as_ref());
-        let mut texts = BTreeMap::new();
-        for source in named.chain(site.trust.keys.values()) {
-            texts.insert(source.clone(), load(source).map_err(anyhow::Error::msg)?);
-        }
         let known = texts.clone();
         let load: Arc<SourceLoader> = Arc::new(move |source: &Source| {
             known.get(source).cloned().ok_or_else(|| "it is not named by the Site".to_owned())
@@ -285,6 +293,17 @@ impl Maker {
 /// The reader came to no end.
 struct Broken;
 
+/// A Site with all that it names: nothing else of a cluster counts or is kept.
+fn read_site(
+    document: &Value,
+    load: impl Fn(&Source) -> Result<String, String>,
+) -> Result<(Arc<Site>, BTreeMap<Source, String>)> {
+    let site = Arc::new(Site::parse(&document.to_string()).context("Site `default`")?);
+    let read = |source: &Source| Ok((source.clone(), load(source).map_err(anyhow::Error::msg)?));
+    let texts = site.sources().map(read).collect::<Result<_>>()?;
+    Ok((site, texts))
+}
+
 /// The mode that a Site says, good or not.
 fn mode(document: &Value) -> Option<Mode> {
     match document["spec"]["mode"].as_str()? {
@@ -294,42 +313,11 @@ fn mode(document: &Value) -> Option<Mode> {
     }
 }
 
-/// Reads what a source names, of this moment.
-fn load(snapshot: &Snapshot, source: &Source) -> Result<String, String> {
-    match source {
-        Source::Inline(text) => Ok(text.clone()),
-        Source::File(path) => {
-            Err(format!("`file: {path}` is for a Site in a file: use a Secret, a ConfigMap or `pem`"))
-        }
-        Source::Secret { name, key } => text_of("Secret", &snapshot.secrets, name, key.as_deref()),
-        Source::ConfigMap { name, key } => text_of("ConfigMap", &snapshot.config_maps, name, key.as_deref()),
-    }
-}
-
-/// The text under a key; the only one there is where none is named.
-fn text_of(kind: &str, objects: &Texts, name: &str, key: Option<&str>) -> Result<String, String> {
-    let object =
-        objects.get(name).ok_or_else(|| format!("there is no {kind} `{name}` in the program's namespace"))?;
-    let all = || object.keys().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
-    let found = match (key, object.len()) {
-        (Some(key), _) => object
-            .get_key_value(key)
-            .ok_or_else(|| format!("{kind} `{name}` has no key `{key}`, but {}", all()))?,
-        (None, 0 | 1) => {
-            object.first_key_value().ok_or_else(|| format!("{kind} `{name}` has nothing in it"))?
-        }
-        (None, _) => return Err(format!("{kind} `{name}` has several keys: say which of {}", all())),
-    };
-    match found {
-        (_, Some(text)) => Ok(text.clone()),
-        (key, None) => Err(format!("{kind} `{name}`: what is under `{key}` is no text (UTF-8)")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use countersign_admission::Unobserved;
+    use countersign_cluster::Texts;
     use countersign_evidence::Memory;
     use serde_json::json;
 
@@ -411,35 +399,6 @@ mod tests {
             let found = maker.policies.get(&id);
             let found = found.and_then(|(_, document)| document["metadata"]["annotations"]["words"].as_str());
             assert_eq!(found, expected, "{words}");
-        }
-    }
-
-    #[test]
-    fn a_source_names_one_text() {
-        let object = |keys: &[&str]| -> BTreeMap<String, Option<String>> {
-            let text = |key: &str| (key != "c").then(|| format!("text of {key}"));
-            keys.iter().map(|key| ((*key).to_owned(), text(key))).collect()
-        };
-        let objects: Texts =
-            [("one", vec!["a"]), ("two", vec!["a", "b"]), ("none", vec![]), ("odd", vec!["c"])]
-                .into_iter()
-                .map(|(name, keys)| (name.to_owned(), object(&keys)))
-                .collect();
-        for (name, key, expected) in [
-            ("one", None, Ok("text of a")),
-            ("one", Some("a"), Ok("text of a")),
-            ("one", Some("b"), Err("has no key `b`, but `a`")),
-            ("two", Some("b"), Ok("text of b")),
-            ("two", None, Err("say which of `a`, `b`")),
-            ("none", None, Err("has nothing in it")),
-            ("odd", None, Err("what is under `c` is no text")),
-            ("other", None, Err("there is no Secret `other`")),
-        ] {
-            match (text_of("Secret", &objects, name, key), expected) {
-                (Ok(found), Ok(expected)) => assert_eq!(found, expected),
-                (Err(found), Err(expected)) => assert!(found.contains(expected), "{found}"),
-                (found, expected) => panic!("{name} {key:?}: {found:?}, and not {expected:?}"),
-            }
         }
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use countersign_clock::SystemClock;
 use countersign_cluster::{
-    Candidate, Certificates, Client, Dns, Events, Evidence, Installation, LeaseTiming, Objects, Place,
-    Target, Webhooks, evidence,
+    Candidate, Certificates, Client, Dns, Events, Evidence, Installation, LeaseTiming, Objects, Target,
+    Webhooks, evidence,
 };
 use countersign_https::{Authority, CurrentIdentity, ServeLimits, full};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -44,11 +44,6 @@ pub(crate) fn installation(namespace: &str, deployment: &str) -> Installation {
 /// Serves until the process is asked to end.
 pub(crate) async fn serve(arguments: &Replica, client: Client, listener: TcpListener) -> Result<Exit> {
     let Replica { namespace, deployment, service, service_port, webhook_url, .. } = arguments;
-    let place = Place {
-        namespace: arguments.coredns_namespace.clone(),
-        config_map: arguments.coredns_config_map.clone(),
-        ..Place::default()
-    };
     let (target, names) = match webhook_url {
         None => {
             let names =
@@ -91,7 +86,7 @@ pub(crate) async fn serve(arguments: &Replica, client: Client, listener: TcpList
         target,
         webhooks: Webhooks::new(&client, installation(namespace, deployment)),
         certificates,
-        dns: Dns::new(client.clone(), place),
+        dns: Dns::new(client.clone(), arguments.coredns.place()),
         live: Arc::clone(&live),
         metrics: metrics.clone(),
         clock,
