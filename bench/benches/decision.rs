@@ -11,11 +11,11 @@ use countersign_bench::review::review;
 use countersign_clock::SystemClock;
 use countersign_evidence::Memory;
 use countersign_https::Authority;
-use countersign_policy::{Engine, Facts, Phase, Policy, Review};
+use countersign_policy::{Engine, Facts, Keys, Phase, Policy, Review};
 use countersign_reference::{Digest, Reference};
 use countersign_sample::{SampleRegistry, Shape};
 use countersign_signature::sign::{Scheme, Signer};
-use countersign_signature::{Judge, Limits as SignatureLimits, Located, Material, Trust};
+use countersign_signature::{Judge, Limits as SignatureLimits, Located, Material, Terms, Trust};
 use countersign_site::{Site, Source};
 use countersign_verdict::{Attestors, Tier};
 use countersign_verifier::{Rules, Settings, Verifier};
@@ -44,7 +44,7 @@ fn site(port: u16, authority: &Authority, pem: &str) -> Arc<Site> {
 }
 
 fn policies(texts: &[&str], pem: &str) -> Vec<Policy> {
-    let keys = BTreeMap::from([("vendor".to_owned(), pem.to_owned())]);
+    let keys = Keys::of_site([("vendor".to_owned(), pem.to_owned())]);
     let load = |text: &&str| countersign_policy::load(&countersign_yaml::document(text).unwrap(), &keys);
     texts.iter().filter_map(load).collect()
 }
@@ -93,7 +93,9 @@ fn signatures(c: &mut Criterion) {
             let located = located(material);
             group.bench_function(format!("{scheme:?} {shape}"), |b| {
                 b.iter(|| {
-                    Judge::new(&trust, &image, SignatureLimits::DEFAULT).add(black_box(&located)).unwrap()
+                    Judge::new(&trust, &image, Terms::within(SignatureLimits::DEFAULT))
+                        .add(black_box(&located))
+                        .unwrap()
                 });
             });
         }

@@ -11,7 +11,7 @@ use countersign_e2e::{
 use countersign_https::ClientTls;
 use countersign_install::{CanaryError, Role, mark, marked};
 use countersign_mirrors::Mirror;
-use countersign_registry::{Endpoint, EndpointSettings, Limits, Timing};
+use countersign_registry::{Endpoint, EndpointSettings, Limits, Places, Timing};
 use countersign_site::RegistryUrl;
 
 fn endpoint(port: u16) -> Endpoint {
@@ -21,6 +21,7 @@ fn endpoint(port: u16) -> Endpoint {
         limits: Limits::DEFAULT,
         timing: Timing::DEFAULT,
         credentials: None,
+        places: Places::new(&Limits::DEFAULT),
     };
     Endpoint::new(&mirror, settings, Arc::new(SystemClock::default())).unwrap()
 }

@@ -1,11 +1,11 @@
 //! The charts, as helm renders them.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
 use countersign_e2e::{run, tool};
+use countersign_policy::Keys;
 use serde_json::Value;
 
 /// What helm makes of a chart with these values files, or what it says against it.
@@ -136,7 +136,7 @@ fn policies_are_what_the_files_say() {
         // Loaded without a word against it, with the Site's keys.
         let signer =
             countersign_signature::sign::Signer::generate(countersign_signature::sign::Scheme::EcdsaP256);
-        let keys = BTreeMap::from([("vendor".to_owned(), signer.unwrap().public_pem())]);
+        let keys = Keys::of_site([("vendor".to_owned(), signer.unwrap().public_pem())]);
         let policy = countersign_policy::load(rendered, &keys).unwrap();
         assert!(policy.refusals.is_empty(), "{:?}", policy.refusals);
     }

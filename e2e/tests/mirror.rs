@@ -14,7 +14,7 @@ use countersign_e2e::{
 use countersign_manifest::{Descriptor, MANIFEST};
 use countersign_mirrors::Mirror;
 use countersign_reference::Digest;
-use countersign_registry::{Endpoint, EndpointSettings, Limits, Timing};
+use countersign_registry::{Endpoint, EndpointSettings, Limits, Places, Timing};
 use countersign_site::RegistryUrl;
 
 fn mirror(command: &str, bundle: &Path, url: &str, more: &[&str]) -> (i32, String, String) {
@@ -234,6 +234,7 @@ async fn two_writers_of_a_fallback_tag_lose_nothing() {
             limits: Limits::DEFAULT,
             timing: Timing::DEFAULT,
             credentials: None,
+            places: Places::new(&Limits::DEFAULT),
         };
         Endpoint::new(&mirror, settings, Arc::new(SystemClock::default())).unwrap()
     };

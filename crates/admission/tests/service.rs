@@ -1,14 +1,13 @@
 //! The webhook over HTTP, with answers by hand.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use countersign_admission::{Answers, Limits, Service};
 use countersign_https::ServeLimits;
-use countersign_policy::Engine;
+use countersign_policy::{Engine, Keys};
 use countersign_signature::sign::{Scheme, Signer};
 use countersign_site::Site;
 use countersign_verdict::{Code, Outcome, Question, Verdict};
@@ -56,7 +55,7 @@ async fn serve(action: &str, limits: Limits) -> u16 {
     let site = Arc::new(Site::parse(site).unwrap());
     let text = include_str!("../../../policies/check-image.yaml").replace("Enforce", action);
     let key = Signer::generate(Scheme::EcdsaP256).unwrap().public_pem();
-    let keys = BTreeMap::from([("vendor".to_owned(), key)]);
+    let keys = Keys::of_site([("vendor".to_owned(), key)]);
     let policy = countersign_policy::load(&countersign_yaml::document(&text).unwrap(), &keys).unwrap();
     let engine = Engine::new(vec![policy], site);
     let service = Service::new(engine, ByName, limits);

@@ -4,7 +4,7 @@ use countersign_layout::{Catalog, Descriptor, Layout, LayoutError};
 use countersign_manifest::Document;
 use countersign_reference::Digest;
 use countersign_signature::{
-    BUNDLE_MEDIA_TYPE_PREFIX, Judge, Limits, Located, Material, SIMPLE_SIGNING_MEDIA_TYPE, Trust,
+    BUNDLE_MEDIA_TYPE_PREFIX, Judge, Limits, Located, Material, SIMPLE_SIGNING_MEDIA_TYPE, Terms, Trust,
 };
 use countersign_verdict::{Check, Code};
 
@@ -42,7 +42,7 @@ pub(crate) fn judge(
     let layout = documents.layout;
     let found = signatures(documents, catalog, repository, digest);
     let Some(trust) = trust else { return Signed::Unjudged(found.take(limits.signatures).count()) };
-    let mut judge = Judge::new(trust, digest, limits);
+    let mut judge = Judge::new(trust, digest, Terms::within(limits));
     let mut unread = Vec::new();
     let at = || "bundle".to_owned();
     for (number, found) in found.enumerate() {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use bytes::Bytes;
 use countersign_layout::{Catalog, Descriptor, Layout, LayoutError, REF_NAME};
 use countersign_manifest::Platform;
 use countersign_reference::Digest;
@@ -150,6 +151,8 @@ pub struct Evidence {
     pub digest: Digest,
     /// Its signatures, which nobody has judged.
     pub signatures: Vec<Material>,
+    /// The index itself, where it is one.
+    pub index: Option<Bytes>,
 }
 
 /// The signatures of every image of a bundle.
@@ -165,7 +168,9 @@ pub fn evidence(layout: &Layout) -> Result<Vec<Evidence>, LayoutError> {
         let of = index.named().find(|(name, _)| *name == image.name);
         let Some(repository) = of.and_then(|(name, entry)| Name::of(name, entry).ok()) else { continue };
         let signatures = judge::materials(&documents, &catalog, repository.repository(), &image.digest);
-        found.push(Evidence { name: image.name, digest: image.digest, signatures });
+        let is_index = of.is_some_and(|(_, entry)| countersign_manifest::is_index(&entry.media_type));
+        let index = is_index.then(|| layout.get(&image.digest).ok().map(Bytes::from)).flatten();
+        found.push(Evidence { name: image.name, digest: image.digest, signatures, index });
     }
     Ok(found)
 }

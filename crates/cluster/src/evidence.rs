@@ -3,33 +3,31 @@
 //! ```text
 //! metadata.name   sha256-6c1f…               the digest
 //! spec.signatures bundle | payload + annotations, base64    judged again by the keys in force
+//! spec.index      base64                                    its own digest says that it is the one
 //! spec.tags       image, confirmed, origin, mac             believed only with the cluster's own MAC
 //! ```
 //!
 //! Whatever a replica verifies it puts in; what is there is never taken away by it. An object
-//! that cannot be read is passed over, and so is a record whose MAC does not hold.
-
-mod object;
+//! that cannot be read is passed over, and so is a record whose MAC does not hold: both are findings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use countersign_evidence::{Memory, RecordKey, Store, TagRecord, record_name};
+use countersign_evidence::{AHEAD, Entry, Index, Known, Memory, RecordKey, Store, TagRecord};
 use countersign_reference::{Digest, Reference};
 use countersign_signature::{Material, Signatures, Verified};
 use futures_util::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DynamicObject, ObjectMeta, PostParams};
+use kube::api::{DeleteParams, DynamicObject, ObjectMeta, PostParams};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher as watch};
 use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use self::object::{AHEAD, Kept};
 use crate::api::{each, make_if_absent, texts_of};
 use crate::crds::Kind;
 
@@ -37,6 +35,8 @@ use crate::crds::Kind;
 pub const EVIDENCE_SECRET: &str = "countersign-evidence";
 /// The key in it.
 const SECRET_KEY: &str = "hmac";
+/// Objects that are kept in memory, far more than the leader leaves in a cluster.
+const MOST_OBJECTS: usize = 20_000;
 /// What waits to be written; more is dropped, and written when it is verified again.
 const MOST_WAITING: usize = 4096;
 /// How often a write is tried again.
@@ -87,10 +87,23 @@ pub async fn record_key(client: &Client, namespace: &str) -> Result<RecordKey, E
         })
     };
     make_if_absent(&api, EVIDENCE_SECRET, secret).await?;
-    key_of(&texts_of(&api.get(EVIDENCE_SECRET).await?)).ok_or(EvidenceError::Key(
-        "there is no key under `hmac` in it: delete it, and another one is made (records of tags are made anew)",
-    ))
+    key_of(&texts_of(&api.get(EVIDENCE_SECRET).await?)).ok_or(EvidenceError::Key(NO_KEY))
 }
+
+/// The key of tag records, where there is one.
+///
+/// # Errors
+///
+/// The API server says no, or nothing; or there is something else in the Secret.
+pub async fn known_record_key(client: &Client, namespace: &str) -> Result<Option<RecordKey>, EvidenceError> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let Some(secret) = api.get_opt(EVIDENCE_SECRET).await? else { return Ok(None) };
+    key_of(&texts_of(&secret)).map(Some).ok_or(EvidenceError::Key(NO_KEY))
+}
+
+/// What is said where something else is in the Secret.
+const NO_KEY: &str =
+    "there is no key under `hmac` in it: delete it, and another one is made (records of tags are made anew)";
 
 fn key_of(texts: &BTreeMap<String, Option<String>>) -> Option<RecordKey> {
     RecordKey::parse(texts.get(SECRET_KEY)?.as_deref()?)
@@ -104,13 +117,11 @@ pub struct Evidence {
     writes: mpsc::Sender<Change>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// What this replica has verified itself, written or not.
     own: Memory,
-    objects: BTreeMap<Digest, Kept>,
-    /// Which digests have records of a name and tag.
-    names: BTreeMap<String, BTreeSet<Digest>>,
+    objects: Known,
     /// How old a record may be before it is confirmed again.
     refresh: Duration,
 }
@@ -126,6 +137,7 @@ fn current(key: &SharedKey) -> RecordKey {
 struct Change {
     digest: Digest,
     signatures: Vec<Material>,
+    index: Option<Arc<Index>>,
     tag: Option<(Reference, TagRecord)>,
 }
 
@@ -142,7 +154,9 @@ impl Evidence {
         let (writes, changes) = mpsc::channel(MOST_WAITING);
         let key = SharedKey::new(RwLock::new(key));
         let writer = Writer { api: objects(client), key: Arc::clone(&key), changes };
-        (Arc::new(Self { key, state: Mutex::default(), writes }), writer)
+        let objects = Known::new(MOST_OBJECTS);
+        let state = State { own: Memory::default(), objects, refresh: Duration::ZERO };
+        (Arc::new(Self { key, state: Mutex::new(state), writes }), writer)
     }
 
     /// How long a record of a tag is good enough before it is confirmed again in the cluster.
@@ -156,6 +170,7 @@ impl Evidence {
         let mut current = self.key.write().unwrap_or_else(PoisonError::into_inner);
         if *current != key {
             tracing::warn!("Secret `{EVIDENCE_SECRET}` has changed: records of tags are made anew");
+            self.state().objects.rekey(&key);
             *current = key;
         }
     }
@@ -181,7 +196,7 @@ impl Evidence {
                 Ok(Event::Apply(object)) => _ = self.take(&object),
                 Ok(Event::Delete(object)) => {
                     if let Some(digest) = digest_of(&object) {
-                        self.state().put(&digest, None);
+                        self.state().objects.forget(&digest);
                     }
                 }
                 Err(error) => tracing::warn!(kind = "imageevidences", %error, "cannot be watched"),
@@ -191,17 +206,23 @@ impl Evidence {
 
     fn take(&self, object: &DynamicObject) -> Option<Digest> {
         let digest = digest_of(object)?;
-        let kept = Kept::read(&object.data["spec"], &digest);
-        self.state().put(&digest, Some(kept));
+        let (entry, findings) = Entry::read(&object.data["spec"], &digest);
+        let key = current(&self.key);
+        let mut state = self.state();
+        let told = state.objects.findings_of(&digest).to_vec();
+        state.objects.put(&digest, entry, findings, Some(&key));
+        for finding in state.objects.findings_of(&digest).iter().filter(|finding| !told.contains(finding)) {
+            tracing::warn!(%digest, "evidence: {finding}");
+        }
         Some(digest)
     }
 
     fn retain(&self, there: &BTreeSet<Digest>) {
         let mut state = self.state();
         let gone: Vec<Digest> =
-            state.objects.keys().filter(|digest| !there.contains(digest)).cloned().collect();
+            state.objects.digests().filter(|digest| !there.contains(digest)).cloned().collect();
         for digest in &gone {
-            state.put(digest, None);
+            state.objects.forget(digest);
         }
     }
 
@@ -217,43 +238,11 @@ impl Evidence {
     }
 }
 
-impl State {
-    fn put(&mut self, digest: &Digest, kept: Option<Kept>) {
-        for (image, ..) in self.objects.remove(digest).iter().flat_map(|kept| &kept.tags) {
-            let name = record_name(image);
-            let empty = self.names.get_mut(&name).is_some_and(|digests| {
-                digests.remove(digest);
-                digests.is_empty()
-            });
-            if empty {
-                self.names.remove(&name);
-            }
-        }
-        if let Some(kept) = kept {
-            for (image, ..) in &kept.tags {
-                self.names.entry(record_name(image)).or_default().insert(digest.clone());
-            }
-            self.objects.insert(digest.clone(), kept);
-        }
-    }
-
-    /// The records of a name and tag in the cluster that are its own.
-    fn records(&self, image: &Reference, key: &RecordKey) -> Vec<TagRecord> {
-        let name = record_name(image);
-        let of_digest = |digest: &Digest| self.objects.get(digest).into_iter().flat_map(|kept| &kept.tags);
-        let records = self.names.get(&name).into_iter().flatten().flat_map(of_digest);
-        records
-            .filter(|(of, record, mac)| record_name(of) == name && key.holds(of, record, mac))
-            .map(|(_, record, _)| record.clone())
-            .collect()
-    }
-}
-
 impl Store for Evidence {
     fn signatures(&self, digest: &Digest) -> Vec<Material> {
-        let state = self.state();
+        let mut state = self.state();
         let mut known = state.own.signatures(digest);
-        for material in state.objects.get(digest).iter().flat_map(|kept| &kept.signatures) {
+        for material in state.objects.signatures(digest) {
             if !known.contains(material) {
                 known.push(material.clone());
             }
@@ -261,31 +250,42 @@ impl Store for Evidence {
         known
     }
 
-    fn keep(&self, proof: &Verified<Signatures>) {
+    fn index(&self, digest: &Digest) -> Option<Arc<Index>> {
         let state = self.state();
-        state.own.keep(proof);
+        state.own.index(digest).or_else(|| state.objects.index(digest))
+    }
+
+    fn indexes_of(&self, listed: &Digest) -> Vec<Digest> {
+        let state = self.state();
+        let both: BTreeSet<Digest> =
+            state.own.indexes_of(listed).into_iter().chain(state.objects.indexes_of(listed)).collect();
+        both.into_iter().collect()
+    }
+
+    fn keep(&self, proof: &Verified<Signatures>, index: Option<&Arc<Index>>) {
+        let state = self.state();
+        state.own.keep(proof, index);
         let proof = proof.get();
-        let known =
-            state.objects.get(&proof.digest).map(|kept| kept.signatures.as_slice()).unwrap_or_default();
+        let entry = state.objects.entry(&proof.digest);
+        let known = entry.map(|entry| entry.signatures.as_slice()).unwrap_or_default();
         let signatures: Vec<Material> =
             proof.materials.iter().filter(|material| !known.contains(material)).cloned().collect();
+        let index = index.filter(|_| entry.is_none_or(|entry| entry.index.is_none())).cloned();
         drop(state);
-        if !signatures.is_empty() {
-            self.write(Change { digest: proof.digest.clone(), signatures, tag: None });
+        if !signatures.is_empty() || index.is_some() {
+            self.write(Change { digest: proof.digest.clone(), signatures, index, tag: None });
         }
     }
 
     fn tag(&self, image: &Reference, now: Timestamp) -> Option<TagRecord> {
-        let key = current(&self.key);
         let state = self.state();
-        TagRecord::latest(state.records(image, &key).into_iter().chain(state.own.tag(image, now)), now)
+        TagRecord::latest(state.objects.records(image).into_iter().chain(state.own.tag(image, now)), now)
     }
 
     fn record_tag(&self, image: &Reference, record: TagRecord) {
-        let key = current(&self.key);
         let state = self.state();
         state.own.record_tag(image, record.clone());
-        let records = state.records(image, &key);
+        let records = state.objects.records(image);
         // What counts has to say so, and somebody has to have seen it lately.
         let says = TagRecord::latest(records.clone(), record.confirmed);
         let good_enough = says.is_some_and(|says| says.digest == record.digest)
@@ -297,8 +297,18 @@ impl Store for Evidence {
         drop(state);
         if !good_enough {
             let digest = record.digest.clone();
-            self.write(Change { digest, signatures: Vec::new(), tag: Some((image.clone(), record)) });
+            let tag = Some((image.clone(), record));
+            self.write(Change { digest, signatures: Vec::new(), index: None, tag });
         }
+    }
+
+    fn newest(&self) -> Option<Timestamp> {
+        let state = self.state();
+        state.own.newest().max(state.objects.newest())
+    }
+
+    fn findings(&self) -> Vec<String> {
+        self.state().objects.findings()
     }
 }
 
@@ -315,10 +325,11 @@ impl Writer {
         let mut waiting = Vec::new();
         while self.changes.recv_many(&mut waiting, MOST_WAITING).await > 0 {
             let key = current(&self.key);
-            let mut by_digest: BTreeMap<Digest, Kept> = BTreeMap::new();
+            let mut by_digest: BTreeMap<Digest, Entry> = BTreeMap::new();
             for change in waiting.drain(..) {
                 let kept = by_digest.entry(change.digest).or_default();
                 kept.signatures.extend(change.signatures);
+                kept.index = change.index.or(kept.index.take());
                 kept.tags.extend(change.tag.map(|(image, record)| {
                     let mac = key.mac(&image, &record);
                     (image, record, mac)
@@ -340,30 +351,24 @@ impl Writer {
     }
 }
 
-/// What the cluster's own records say that names and tags stand for.
+/// All that is in the cluster, judged by the key of its records.
 ///
 /// # Errors
 ///
 /// The API server says no, or nothing.
-pub async fn tags(
-    client: &Client,
-    key: &RecordKey,
-    now: Timestamp,
-) -> Result<BTreeMap<String, TagRecord>, EvidenceError> {
-    let mut records: BTreeMap<String, Vec<TagRecord>> = BTreeMap::new();
+pub async fn all(client: &Client, key: &RecordKey) -> Result<Known, EvidenceError> {
+    let mut known = Known::new(usize::MAX);
     let read = |object: DynamicObject| {
         let Some(digest) = digest_of(&object) else { return };
-        for (image, record, mac) in Kept::read(&object.data["spec"], &digest).tags {
-            if key.holds(&image, &record, &mac) {
-                records.entry(record_name(&image)).or_default().push(record);
-            }
-        }
+        let (entry, findings) = Entry::read(&object.data["spec"], &digest);
+        known.put(&digest, entry, findings, Some(key));
     };
     each(&objects(client), read).await?;
-    Ok(records.into_iter().filter_map(|(name, of)| Some((name, TagRecord::latest(of, now)?))).collect())
+    Ok(known)
 }
 
-/// Puts evidence of an image into the cluster; whether there was anything new in it.
+/// Puts evidence of an image into the cluster; whether there was anything new in it. Records are
+/// authenticated anew: whoever calls this stands behind them.
 ///
 /// # Errors
 ///
@@ -372,14 +377,13 @@ pub async fn import(
     client: &Client,
     key: &RecordKey,
     digest: &Digest,
-    signatures: Vec<Material>,
-    tags: Vec<(Reference, TagRecord)>,
+    entry: Entry,
 ) -> Result<bool, EvidenceError> {
-    let tags = tags.into_iter().map(|(image, record)| {
+    let tags = entry.tags.into_iter().map(|(image, record, _)| {
         let mac = key.mac(&image, &record);
         (image, record, mac)
     });
-    let kept = Kept { signatures, tags: tags.collect() };
+    let kept = Entry { tags: tags.collect(), ..entry };
     let api = objects(client);
     let mut tries = TRIES;
     loop {
@@ -391,8 +395,51 @@ pub async fn import(
     }
 }
 
+/// How many objects the leader leaves in a cluster.
+pub const MOST_KEPT: usize = 10_000;
+
+/// Takes out those that were confirmed longest ago, where there are more than so many, and never
+/// one that is in use; how many.
+///
+/// # Errors
+///
+/// The API server says no, or nothing.
+pub async fn sweep(client: &Client, most: usize, used: &BTreeSet<Digest>) -> Result<usize, EvidenceError> {
+    let mut found: Vec<(Option<Timestamp>, Digest)> = Vec::new();
+    let read = |object: DynamicObject| {
+        let Some(digest) = digest_of(&object) else { return };
+        let (entry, _) = Entry::read(&object.data["spec"], &digest);
+        let confirmed = entry.tags.iter().map(|(_, record, _)| record.confirmed).max();
+        let index = entry.index.iter().flat_map(|index| &index.lists);
+        if !std::iter::once(&digest).chain(index).any(|digest| used.contains(digest)) {
+            let made = object.metadata.creation_timestamp.map(|made| made.0);
+            found.push((confirmed.or(made), digest));
+        }
+    };
+    let mut all = 0_usize;
+    let mut read = read;
+    each(&objects(client), |object| {
+        all += 1;
+        read(object);
+    })
+    .await?;
+    found.sort();
+    let api = objects(client);
+    let mut gone = 0;
+    for (_, digest) in found.into_iter().take(all.saturating_sub(most)) {
+        match api.delete(&object_name(&digest), &DeleteParams::default()).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            result => {
+                result?;
+                gone += 1;
+            }
+        }
+    }
+    Ok(gone)
+}
+
 /// Adds to what an object holds; whether that changed anything.
-async fn add(api: &Api<DynamicObject>, digest: &Digest, more: &Kept) -> Result<bool, kube::Error> {
+async fn add(api: &Api<DynamicObject>, digest: &Digest, more: &Entry) -> Result<bool, kube::Error> {
     let name = object_name(digest);
     let Some(mut object) = api.get_opt(&name).await? else {
         let mut object = DynamicObject::new(&name, &Kind::ImageEvidence.resource());
@@ -423,27 +470,4 @@ fn object_name(digest: &Digest) -> String {
 /// The digest whose name an object has: whatever else it says of itself.
 fn digest_of(object: &DynamicObject) -> Option<Digest> {
     Digest::parse(&object.metadata.name.as_ref()?.replacen('-', ":", 1)).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use countersign_evidence::Origin;
-
-    #[test]
-    fn a_record_counts_by_the_clusters_own_key() {
-        let key = || RecordKey::parse(&RecordKey::generate().unwrap()).unwrap();
-        let (own, other, digest) = (key(), key(), Digest::sha256_of(b"an image"));
-        let image = Reference::parse("registry.local/quay.io/acme/db:1").unwrap();
-        let confirmed = Timestamp::UNIX_EPOCH;
-        let record = TagRecord { digest: digest.clone(), confirmed, origin: Origin::Registry };
-        let mac = own.mac(&image, &record);
-        let mut state = State::default();
-        let kept = Kept { signatures: Vec::new(), tags: vec![(image.clone(), record.clone(), mac)] };
-        state.put(&digest, Some(kept));
-        assert_eq!(state.records(&image, &own), [record]);
-        assert!(state.records(&image, &other).is_empty());
-        state.put(&digest, None);
-        assert!(state.records(&image, &own).is_empty() && state.names.is_empty());
-    }
 }

@@ -14,6 +14,7 @@ mod events;
 pub mod evidence;
 mod lease;
 mod objects;
+mod pull;
 mod question;
 mod serving;
 pub mod status;
@@ -26,9 +27,10 @@ pub use evidence::Evidence;
 pub use kube::{Client, Config};
 pub use lease::{Candidate, LeaseTiming};
 pub use objects::{ObjectId, Objects, Snapshot, Stored, Texts, WatchEnded, named};
+pub use pull::docker_config;
 pub use question::{Answer, ask};
 pub use serving::{Certificates, SERVING_SECRET, Serving, ServingError};
-pub use used::pods_in_use;
+pub use used::{InUse, in_use};
 pub use webhooks::{
     CONFIGURATION, Installation, Registered, RemoveError, Removed, Target, Webhooks, webhooks_registered,
 };

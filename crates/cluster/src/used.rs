@@ -1,9 +1,9 @@
 //! Pods that are there, and pods that something may make again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_policy::IMAGE_PLACES;
-use countersign_reference::Reference;
+use countersign_reference::{Digest, Reference};
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client};
 use serde_json::{Map, Value, json};
@@ -21,19 +21,31 @@ const KINDS: [(&str, &str, &str, &str); 7] = [
     ("", "v1", "ReplicationController", "/spec/template"),
 ];
 
-/// Pods as they would be made again: images by their tags, without the digests that were pinned
-/// beside them. Those that are alike but for their names are there once.
+/// What is in use.
+#[derive(Clone, Debug, Default)]
+pub struct InUse {
+    /// Pods as they would be made again: images by their tags, without the digests that were pinned
+    /// beside them. Those that are alike but for their names are there once.
+    pub pods: Vec<Value>,
+    /// The digests that pods and templates name, and those that nodes say they run.
+    pub digests: BTreeSet<Digest>,
+}
+
+/// What is in use.
 ///
 /// # Errors
 ///
 /// The API server says no, or nothing.
-pub async fn pods_in_use(client: &Client) -> Result<Vec<Value>, kube::Error> {
+pub async fn in_use(client: &Client) -> Result<InUse, kube::Error> {
     let mut used: BTreeMap<String, Value> = BTreeMap::new();
+    let mut digests = BTreeSet::new();
     for (group, version, kind, place) in KINDS {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
         let note = |object: DynamicObject| {
             let Ok(object) = serde_json::to_value(object) else { return };
+            digests.extend(object.pointer(place).into_iter().flat_map(named));
+            digests.extend(run(&object["status"]));
             if let Some(pod) = object.pointer(place).and_then(|pod| again(pod, &object["metadata"])) {
                 let key = json!([pod["metadata"]["namespace"], pod["metadata"]["labels"], pod["spec"]]);
                 used.insert(key.to_string(), pod);
@@ -41,7 +53,28 @@ pub async fn pods_in_use(client: &Client) -> Result<Vec<Value>, kube::Error> {
         };
         each(&api, note).await?;
     }
-    Ok(used.into_values().collect())
+    Ok(InUse { pods: used.into_values().collect(), digests })
+}
+
+/// The digests in the image names of a pod.
+fn named(pod: &Value) -> impl Iterator<Item = Digest> {
+    let of_list = |(list, place): (&str, &'static str)| {
+        let items = pod["spec"][list].as_array().into_iter().flatten();
+        items.filter_map(move |item| digest_in(item.pointer(place)?.as_str()?))
+    };
+    IMAGE_PLACES.into_iter().flat_map(of_list)
+}
+
+/// The digests that a node says it runs.
+fn run(status: &Value) -> impl Iterator<Item = Digest> {
+    let lists = ["initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"];
+    let of_list = |list| status[list].as_array().into_iter().flatten();
+    lists.into_iter().flat_map(of_list).filter_map(|container| digest_in(container["imageID"].as_str()?))
+}
+
+/// The digest at the end of `name@sha256:…`.
+fn digest_in(text: &str) -> Option<Digest> {
+    Digest::parse(text.rsplit('@').next()?).ok()
 }
 
 /// A pod with what policies may select by and with its images; `None` where no tag is left.
@@ -110,6 +143,10 @@ mod tests {
                 },
             })
         );
+        let status = json!({ "containerStatuses": [{ "imageID": format!("registry.local/a/b@{digest}") }] });
+        let found: Vec<String> =
+            named(&template).chain(run(&status)).map(|found| found.to_string()).collect();
+        assert_eq!(found, [digest.clone(), digest.clone(), digest.clone()]);
         let pinned = json!({ "spec": { "containers": [{ "name": "c", "image": format!("a/c@{digest}") }] } });
         assert!(again(&pinned, &json!({})).is_none());
     }

@@ -14,7 +14,7 @@ use countersign_reference::{Reference, Rewriter};
 use countersign_registry::Class;
 use countersign_signature::Trust;
 use countersign_signature::sign::Signer;
-use countersign_site::{Site, Source};
+use countersign_site::Site;
 use countersign_verdict::{Attestors, text};
 use serde_json::{Value, json};
 
@@ -163,7 +163,8 @@ fn trust(arguments: &BundleTrust) -> Result<(Option<Arc<Site>>, Option<Trust>)> 
 pub(crate) fn image_keys(given: &[PathBuf], site: Option<(&Site, &Path)>) -> Result<Option<Trust>> {
     let mut pem = key_files(given, "--key")?;
     if let Some((site, path)) = site {
-        pem.extend(policies::site_keys(site, &site::loader(path))?.into_values());
+        let keys = policies::site_keys(site, &site::loader(path))?;
+        pem.extend(keys.into_values().map(|key| key.pem));
         if pem.is_empty() && !site.trust.keys.is_empty() {
             bail!(
                 "{}: every key is one of `trust.bundleKeys`, which sign no images: add the signer's key to \
@@ -192,10 +193,9 @@ pub(crate) fn bundle_keys(given: &[PathBuf], site: Option<(&Site, &Path)>) -> Re
     if let Some((site, path)) = site {
         let load = site::loader(path);
         for name in &site.trust.bundle_keys {
-            let source: Option<&Source> = site.trust.keys.get(name);
-            let source =
-                source.with_context(|| format!("spec.trust.bundleKeys: there is no key `{name}`"))?;
-            pem.push(load(source).map_err(|why| anyhow!("spec.trust.keys.{name}: {why}"))?);
+            let key = site.trust.keys.get(name);
+            let key = key.with_context(|| format!("spec.trust.bundleKeys: there is no key `{name}`"))?;
+            pem.push(load(&key.source).map_err(|why| anyhow!("spec.trust.keys.{name}: {why}"))?);
         }
     }
     parsed(&pem, "--bundle-key")

@@ -11,7 +11,10 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use countersign_cluster::Place;
 
-pub(crate) use cluster::{EvidenceCommand, EvidenceImport, WebhookCommand, WebhookPlace};
+pub(crate) use cluster::{
+    EvidenceCommand, EvidenceExport, EvidenceImport, EvidenceList, EvidencePlace, EvidenceShow,
+    WebhookCommand, WebhookPlace,
+};
 pub(crate) use dns::{DnsClear, DnsCommand, DnsOverride, DnsPlace, DnsSet, DnsStatus};
 pub(crate) use install::{InstallCommand, InstallPlace, RetireBootstrap, SwitchOver};
 pub(crate) use node::{NodeApply, NodeCheck, NodeCommand, NodePlace, NodeRender, NodeRules};

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, anyhow};
 use countersign_clock::SystemClock;
 use countersign_https::ClientTls;
 use countersign_mirrors::Mirror;
-use countersign_registry::{DockerConfig, Endpoint as Client, EndpointSettings, Limits, Timing};
+use countersign_registry::{DockerConfig, Endpoint as Client, EndpointSettings, Limits, Places, Timing};
 use countersign_site::{Endpoint, HostPort, RegistryUrl, Source};
 use countersign_verifier::SourceLoader;
 
@@ -90,6 +90,7 @@ impl Reach {
             limits: Limits::DEFAULT,
             timing: TIMING,
             credentials,
+            places: Places::new(&Limits::DEFAULT),
         };
         Ok(Client::new(mirror, settings, Arc::new(SystemClock::default()))?)
     }

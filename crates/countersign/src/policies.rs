@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use countersign_policy::Policy;
-use countersign_site::Site;
+use countersign_policy::{Keys, Policy, SiteKey};
+use countersign_site::{Key, Site};
 use countersign_verifier::SourceLoader;
 
 use crate::site::warn;
@@ -13,29 +13,39 @@ use crate::sources;
 
 /// The Site's keys for images by name: policies refer to them. Those that seal bundles
 /// (`trust.bundleKeys`) sign no image by that.
-pub(crate) fn site_keys(site: &Site, load: &SourceLoader) -> Result<BTreeMap<String, String>> {
+pub(crate) fn site_keys(site: &Site, load: &SourceLoader) -> Result<BTreeMap<String, SiteKey>> {
     let mut keys = all_keys(site, load)?;
     keys.retain(|name, _| !site.trust.bundle_keys.contains(name));
     Ok(keys)
 }
 
+/// The keys that policies may name where there is no cluster.
+pub(crate) fn keys(site: &Site, load: &SourceLoader) -> Result<Keys> {
+    Ok(Keys { site: site_keys(site, load)?, secrets: None })
+}
+
 /// Every key of the Site.
-pub(crate) fn all_keys(site: &Site, load: &SourceLoader) -> Result<BTreeMap<String, String>> {
-    let read = |(name, source)| -> Result<(String, String)> {
-        let text = load(source).map_err(|why| anyhow!("spec.trust.keys.{name}: {why}"))?;
-        Ok((String::clone(name), text))
+pub(crate) fn all_keys(site: &Site, load: &SourceLoader) -> Result<BTreeMap<String, SiteKey>> {
+    let read = |(name, key): (&String, &Key)| -> Result<(String, SiteKey)> {
+        let pem = load(&key.source).map_err(|why| anyhow!("spec.trust.keys.{name}: {why}"))?;
+        Ok((name.clone(), SiteKey { pem, period: key.period }))
     };
     site.trust.keys.iter().map(read).collect()
 }
 
+/// Whether a file of a directory of policies is one of them.
+pub(crate) fn is_policy_file(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
+}
+
 /// The policies of a directory (`*.yaml`, `*.yml`), in the order of the names of its files.
-pub(crate) fn in_directory(directory: &Path, keys: &BTreeMap<String, String>) -> Result<Vec<Policy>> {
+pub(crate) fn in_directory(directory: &Path, keys: &Keys) -> Result<Vec<Policy>> {
     let entries = std::fs::read_dir(directory);
     let entries = entries.with_context(|| format!("cannot read --policies {}", directory.display()))?;
     let entries: std::io::Result<Vec<_>> = entries.collect();
     let entries = entries.with_context(|| format!("cannot read --policies {}", directory.display()))?;
     let mut paths: Vec<_> = entries.into_iter().map(|entry| entry.path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml"));
+    paths.retain(|path| is_policy_file(path));
     paths.sort();
     let policies = in_files(&paths, keys)?;
     if policies.is_empty() {
@@ -45,7 +55,7 @@ pub(crate) fn in_directory(directory: &Path, keys: &BTreeMap<String, String>) ->
 }
 
 /// The policies of these files. What cannot be loaded is told; a name that stands twice is a mistake.
-pub(crate) fn in_files(paths: &[PathBuf], keys: &BTreeMap<String, String>) -> Result<Vec<Policy>> {
+pub(crate) fn in_files(paths: &[PathBuf], keys: &Keys) -> Result<Vec<Policy>> {
     let mut policies: Vec<Policy> = Vec::new();
     for path in paths {
         let shown = path.display();

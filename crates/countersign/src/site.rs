@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use countersign_site::{Pinning, Site, Source};
+use countersign_signature::Identity;
+use countersign_site::{IdentityCheck, Pinning, Site, Source};
 use countersign_verifier::Settings;
 
 use crate::sources;
@@ -27,6 +28,11 @@ pub(crate) fn settings(site: &Site) -> Settings {
         // What might not be pinned must not be another image at the next endpoint.
         compare_endpoints: site.pinning != Pinning::Always,
         revoked: site.revoked.clone(),
+        identity: (site.trust.identity != IdentityCheck::Off).then(|| Identity {
+            required: site.trust.identity == IdentityCheck::Required,
+            remap: site.trust.remap.clone(),
+            rewriter: Some(site.rewrite.rewriter.clone()),
+        }),
         ..Settings::default()
     }
 }

@@ -47,7 +47,7 @@ pub(crate) async fn run(arguments: &VerifyArguments) -> Result<Exit> {
     let setup = Setup::of(arguments)?;
     let lines = match &setup.site {
         Some(site) if !arguments.policy.is_empty() => {
-            let keys = policies::site_keys(site, &*setup.load)?;
+            let keys = policies::keys(site, &*setup.load)?;
             let engine = Engine::new(policies::in_files(&arguments.policy, &keys)?, Arc::clone(site));
             let lines = arguments.images.iter().map(|image| {
                 let (setup, engine) = (&setup, &engine);

@@ -4,19 +4,26 @@
 //! judged again by the keys in force whenever they are read, so nothing has to trust a store.
 //! Absence of a signature elsewhere never deletes one here.
 //!
+//! An [`Index`] is kept with its signatures: they stand for everything that it lists.
+//!
 //! A [`TagRecord`] says which digest a name and tag stood for when a registry last confirmed
 //! it. It proves nothing by itself, and is used only while no registry answers; where others can
 //! write to the store, it counts only with the MAC of a [`RecordKey`].
 
 mod directory;
+mod entry;
+mod index;
+mod known;
 mod record;
 
-pub use directory::Directory;
+pub use directory::{DOCUMENT, Directory, DirectoryError, KEY_FILE, MOST_KEPT};
+pub use entry::{AHEAD, Entry};
+pub use index::Index;
+pub use known::Known;
 pub use record::{Mac, RecordKey};
 
-use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_reference::{Digest, Reference};
 use countersign_signature::{Material, Signatures, Verified};
@@ -79,29 +86,37 @@ const CLOCKS_APART: SignedDuration = SignedDuration::from_mins(5);
 pub trait Store: Debug + Send + Sync {
     /// The signatures kept for a digest; to be judged, not believed.
     fn signatures(&self, digest: &Digest) -> Vec<Material>;
-    /// Keeps what has just been verified.
-    fn keep(&self, proof: &Verified<Signatures>);
+    /// The index with this digest.
+    fn index(&self, digest: &Digest) -> Option<Arc<Index>>;
+    /// The digests of the indexes that list this one.
+    fn indexes_of(&self, listed: &Digest) -> Vec<Digest>;
+    /// Keeps what has just been verified, and the index that it is, where it is one.
+    fn keep(&self, proof: &Verified<Signatures>, index: Option<&Arc<Index>>);
     /// The record of a name and tag that counts at this time.
     fn tag(&self, image: &Reference, now: Timestamp) -> Option<TagRecord>;
     /// Notes what a name and tag stand for. Only for digests that were verified.
     fn record_tag(&self, image: &Reference, record: TagRecord);
+    /// The latest moment at which a record was confirmed: no clock should be behind it.
+    fn newest(&self) -> Option<Timestamp>;
+    /// What is there and was not put there: a line for each thing.
+    fn findings(&self) -> Vec<String>;
 }
 
-/// How many digests and how many tags [`Memory`] keeps.
+/// How many digests [`Memory`] keeps.
 pub const MEMORY_ENTRIES: usize = 10_000;
 
 /// A store that lasts as long as the process.
-#[derive(Debug, Default)]
-pub struct Memory(Mutex<Kept>);
+#[derive(Debug)]
+pub struct Memory(Mutex<Known>);
 
-#[derive(Debug, Default)]
-struct Kept {
-    signatures: BTreeMap<Digest, Vec<Material>>,
-    tags: BTreeMap<String, TagRecord>,
+impl Default for Memory {
+    fn default() -> Self {
+        Self(Mutex::new(Known::new(MEMORY_ENTRIES)))
+    }
 }
 
 impl Memory {
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn known(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -113,37 +128,36 @@ pub fn record_name(image: &Reference) -> String {
 
 impl Store for Memory {
     fn signatures(&self, digest: &Digest) -> Vec<Material> {
-        self.kept().signatures.get(digest).cloned().unwrap_or_default()
+        self.known().signatures(digest).to_vec()
     }
 
-    fn keep(&self, proof: &Verified<Signatures>) {
-        let mut kept = self.kept();
+    fn index(&self, digest: &Digest) -> Option<Arc<Index>> {
+        self.known().index(digest)
+    }
+
+    fn indexes_of(&self, listed: &Digest) -> Vec<Digest> {
+        self.known().indexes_of(listed)
+    }
+
+    fn keep(&self, proof: &Verified<Signatures>, index: Option<&Arc<Index>>) {
         let proof = proof.get();
-        if kept.signatures.len() >= MEMORY_ENTRIES && !kept.signatures.contains_key(&proof.digest) {
-            kept.signatures.pop_first();
-        }
-        let signatures = kept.signatures.entry(proof.digest.clone()).or_default();
-        for material in &proof.materials {
-            if !signatures.contains(material) {
-                signatures.push(material.clone());
-            }
-        }
+        self.known().add(&proof.digest, &proof.materials, index, None);
     }
 
-    fn tag(&self, image: &Reference, _: Timestamp) -> Option<TagRecord> {
-        self.kept().tags.get(&record_name(image)).cloned()
+    fn tag(&self, image: &Reference, now: Timestamp) -> Option<TagRecord> {
+        TagRecord::latest(self.known().records(image), now)
     }
 
     fn record_tag(&self, image: &Reference, record: TagRecord) {
-        let mut kept = self.kept();
-        let oldest =
-            || kept.tags.iter().min_by_key(|(_, record)| record.confirmed).map(|(key, _)| key.clone());
-        if kept.tags.len() >= MEMORY_ENTRIES
-            && let Some(oldest) = oldest()
-        {
-            kept.tags.remove(&oldest);
-        }
-        kept.tags.insert(record_name(image), record);
+        self.known().record(image, record, None);
+    }
+
+    fn newest(&self) -> Option<Timestamp> {
+        self.known().newest()
+    }
+
+    fn findings(&self) -> Vec<String> {
+        Vec::new()
     }
 }
 

@@ -25,8 +25,8 @@ impl PartialEq for RecordKey {
     }
 }
 
-/// The authenticity of a record, in hexadecimal.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The authenticity of a record, in hexadecimal; the empty one is of none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mac(pub String);
 
 impl RecordKey {

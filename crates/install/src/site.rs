@@ -169,12 +169,21 @@ impl SiteObject {
         for endpoint in &self.site.registry.endpoints {
             let list = spec["registry"]["endpoints"].as_array_mut();
             let found = list.into_iter().flatten().find(|found| found["name"] == endpoint.name.as_str());
-            if let (Some(found), Some(ca)) = (found, &endpoint.ca) {
-                inline(&mut found["ca"], Some(ca));
+            if let Some(found) = found {
+                if let Some(ca) = &endpoint.ca {
+                    inline(&mut found["ca"], Some(ca));
+                }
+                // A runtime's own credentials are none of these.
+                found.as_object_mut().map(|found| found.remove("credentials"));
             }
         }
-        for (name, source) in &self.site.trust.keys {
-            inline(&mut spec["trust"]["keys"][name], Some(source));
+        for (name, key) in &self.site.trust.keys {
+            let place = &mut spec["trust"]["keys"][name];
+            let times = ["trustedFrom", "trustedUntil"].map(|field| (field, place[field].clone()));
+            inline(place, Some(&key.source));
+            for (field, time) in times.into_iter().filter(|(_, time)| !time.is_null()) {
+                place[field] = time;
+            }
         }
         let document = json!({
             "apiVersion": "countersign.dev/v1alpha1", "kind": "Site", "metadata": { "name": NAME }, "spec": spec,
@@ -222,7 +231,7 @@ mod tests {
             "trust": { "keys": { "vendor": { "secret": { "name": "keys", "key": "a" } } } },
         } });
         let site = parsed(&object).unwrap();
-        let texts = site.trust.keys.values().map(|source| (source.clone(), "a key".to_owned()));
+        let texts = site.trust.keys.values().map(|key| (key.source.clone(), "a key".to_owned()));
         let cas = site.registry.endpoints.iter().filter_map(|endpoint| endpoint.ca.clone());
         let texts = texts.chain(cas.map(|source| (source, "a CA".to_owned()))).collect();
         SiteObject { object, site, texts }
@@ -253,6 +262,6 @@ mod tests {
         let text = object(&json!([endpoint])).for_nodes();
         let site = Site::parse(&text).unwrap();
         assert_eq!(site.registry.endpoints[0].ca, Some(Source::Inline("a CA".to_owned())));
-        assert_eq!(site.trust.keys["vendor"], Source::Inline("a key".to_owned()));
+        assert_eq!(site.trust.keys["vendor"].source, Source::Inline("a key".to_owned()));
     }
 }

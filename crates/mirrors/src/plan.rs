@@ -40,6 +40,8 @@ pub struct Mirror {
     pub addresses: Vec<IpAddr>,
     /// Hosts that it may send us to, for blobs and tokens.
     pub allow_hosts: Vec<HostPort>,
+    /// Who asks, as Docker's `config.json` keeps it.
+    pub credentials: Option<Source>,
     /// The `ns` query: the host that the image names, where it is another one.
     pub namespace: Option<String>,
 }
@@ -58,6 +60,7 @@ impl Mirror {
             headers: Vec::new(),
             addresses: Vec::new(),
             allow_hosts: Vec::new(),
+            credentials: None,
             namespace: None,
         }
     }
@@ -112,6 +115,7 @@ pub fn of_site(site: &Site, image: &Reference) -> Plan {
         ca: endpoint.ca.iter().cloned().collect(),
         addresses: endpoint.addresses.clone(),
         allow_hosts: endpoint.allow_hosts.clone(),
+        credentials: endpoint.credentials.clone(),
         namespace: namespace(&endpoint.url, &site.registry.name),
         ..Mirror::new(&endpoint.name, endpoint.url.clone())
     });

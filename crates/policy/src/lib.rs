@@ -17,6 +17,7 @@ mod drive;
 mod engine;
 mod fields;
 mod images;
+mod keys;
 mod load;
 mod names;
 mod patch;
@@ -29,6 +30,7 @@ pub use drive::{Endless, MAX_ROUNDS};
 pub use engine::{Engine, Evaluation, Facts, Finding, MAX_IMAGES, Outcome, Phase, RuleResult, Want};
 pub use fields::Refusal;
 pub use images::IMAGE_PLACES;
+pub use keys::{Keys, SECRET_KEY, SecretKeys, SiteKey};
 pub use load::{Policy, load};
 pub use review::Review;
 

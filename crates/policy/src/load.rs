@@ -7,19 +7,15 @@
 use std::collections::BTreeMap;
 
 use countersign_signature::Trust;
-use countersign_verdict::{
-    Attestor, AttestorSet, Attestors, FailurePolicy, HashAlgorithm, KeyAttestor, SignatureRepository,
-};
+use countersign_verdict::{Attestor, AttestorSet, Attestors, FailurePolicy, SignatureRepository};
 use serde_json::Value;
 
 use crate::conditions::Conditions;
 use crate::fields::{Fields, Notes, Refusal};
+use crate::keys::Keys;
 use crate::selector::Selector;
 use crate::template::Template;
 use countersign_jmespath::Expression;
-
-/// The prefix by which a policy names keys of the Site: `site://*` or `site://NAME`.
-const SITE_KEYS: &str = "site://";
 
 /// A policy that can be evaluated, in whole or in part.
 #[derive(Clone, Debug)]
@@ -76,10 +72,10 @@ pub(crate) struct Verify {
     pub(crate) enforce: bool,
 }
 
-/// Compiles a ClusterPolicy or Policy. `keys` are the Site's, by name.
+/// Compiles a ClusterPolicy or Policy with the keys that it may name.
 ///
 /// `None` if the document is of another kind.
-pub fn load(document: &Value, keys: &BTreeMap<String, String>) -> Option<Policy> {
+pub fn load(document: &Value, keys: &Keys) -> Option<Policy> {
     let group = document["apiVersion"].as_str()?;
     let kind = document["kind"].as_str()?;
     if !group.starts_with("kyverno.io/") || !matches!(kind, "ClusterPolicy" | "Policy") {
@@ -175,13 +171,7 @@ fn action(text: Option<&str>, path: &str, notes: &mut Notes) -> Option<bool> {
     }
 }
 
-fn read_rule(
-    value: &Value,
-    index: usize,
-    enforce: bool,
-    keys: &BTreeMap<String, String>,
-    all: &mut Notes,
-) -> Rule {
+fn read_rule(value: &Value, index: usize, enforce: bool, keys: &Keys, all: &mut Notes) -> Rule {
     let path = format!("spec.rules[{index}]");
     let mut notes = Notes::default();
     let mut fields = Fields::of(value, &path, &mut notes);
@@ -304,13 +294,7 @@ fn template(value: &Value, path: &str, notes: &mut Notes) -> Option<Template> {
     ok.then_some(template)
 }
 
-fn read_verify(
-    value: &Value,
-    path: &str,
-    enforce: bool,
-    keys: &BTreeMap<String, String>,
-    notes: &mut Notes,
-) -> Option<Verify> {
+fn read_verify(value: &Value, path: &str, enforce: bool, keys: &Keys, notes: &mut Notes) -> Option<Verify> {
     let mut fields = Fields::of(value, path, notes);
     let own = fields.text("failureAction", notes);
     let own = action(own, &format!("{path}.failureAction"), notes);
@@ -379,7 +363,7 @@ fn read_verify(
     Some(Verify { references, skip, attestors, repository, pin, enforce: own.unwrap_or(enforce) })
 }
 
-fn read_set(value: &Value, path: &str, keys: &BTreeMap<String, String>, notes: &mut Notes) -> AttestorSet {
+fn read_set(value: &Value, path: &str, keys: &Keys, notes: &mut Notes) -> AttestorSet {
     let mut fields = Fields::of(value, path, notes);
     let count = fields.take("count").and_then(|count| {
         let count = count.as_u64().and_then(|count| usize::try_from(count).ok());
@@ -392,11 +376,11 @@ fn read_set(value: &Value, path: &str, keys: &BTreeMap<String, String>, notes: &
     for (index, entry) in fields.list("entries", notes).iter().enumerate() {
         let path = format!("{path}.entries[{index}]");
         let mut entry = Fields::of(entry, &path, notes);
-        let annotations = entry.strings("annotations", notes).into_iter().collect();
+        let annotations: BTreeMap<_, _> = entry.strings("annotations", notes).into_iter().collect();
         entry.not_yet(&["certificates", "keyless", "repository", "signatureAlgorithm"], notes);
         if let Some(keys_value) = entry.take("keys") {
-            let (pem, hash) = read_keys(keys_value, &format!("{path}.keys"), keys, notes);
-            entries.push(Attestor::Keys(KeyAttestor { pem, hash, annotations }));
+            let found = keys.read(keys_value, &format!("{path}.keys"), &annotations, notes);
+            entries.extend(found.into_iter().map(Attestor::Keys));
         } else if let Some(nested) = entry.take("attestor") {
             entries.push(Attestor::Set(read_set(nested, &format!("{path}.attestor"), keys, notes)));
         } else {
@@ -406,48 +390,4 @@ fn read_set(value: &Value, path: &str, keys: &BTreeMap<String, String>, notes: &
     }
     fields.finish(notes);
     AttestorSet { count, entries }
-}
-
-fn read_keys(
-    value: &Value,
-    path: &str,
-    keys: &BTreeMap<String, String>,
-    notes: &mut Notes,
-) -> (String, HashAlgorithm) {
-    let mut fields = Fields::of(value, path, notes);
-    let text = fields.text("publicKeys", notes).unwrap_or_default();
-    let pem = match text.strip_prefix(SITE_KEYS) {
-        None if text.starts_with("k8s://") => {
-            notes.refuse(
-                &format!("{path}.publicKeys"),
-                "keys from a Secret are not supported yet: name one of the Site's as `site://NAME`",
-            );
-            String::new()
-        }
-        None => text.to_owned(),
-        Some("*") => keys.values().cloned().collect::<Vec<_>>().join("\n"),
-        Some(name) => keys.get(name).cloned().unwrap_or_else(|| {
-            notes.refuse(&format!("{path}.publicKeys"), format!("the Site has no key `{name}`"));
-            String::new()
-        }),
-    };
-    let hash = match fields.text("signatureAlgorithm", notes) {
-        None | Some("sha256") => HashAlgorithm::Sha256,
-        Some("sha384") => HashAlgorithm::Sha384,
-        Some("sha512") => HashAlgorithm::Sha512,
-        Some(other) => {
-            notes.refuse(&format!("{path}.signatureAlgorithm"), format!("`{other}` is not supported"));
-            HashAlgorithm::Sha256
-        }
-    };
-    // Offline unless a log's public key is given: then the policy wants what is not here yet.
-    for (name, key) in [("rekor", "pubkey"), ("ctlog", "pubkey"), ("ctlog", "tsaCertChain")] {
-        if value[name].get(key).is_some_and(|value| !value.is_null()) {
-            notes.refuse(&format!("{path}.{name}.{key}"), "transparency logs are not supported yet");
-        }
-    }
-    fields.no_effect(&["rekor", "ctlog"], "no log is asked: keys are verified offline", notes);
-    fields.not_yet(&["kms", "secret"], notes);
-    fields.finish(notes);
-    (pem, hash)
 }

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use countersign_jmespath::Error;
 use countersign_reference::Reference;
 use countersign_site::{PinForm, Pinning};
-use countersign_verdict::{Code, Decision, FailurePolicy, Outcome as Found, Question, Tier, Verdict, text};
+use countersign_verdict::{
+    Code, Decision, FailurePolicy, Outcome as Found, PullSecrets, Question, Tier, Verdict, text,
+};
 use serde_json::{Value, json};
 
 use crate::engine::covers;
@@ -21,6 +23,8 @@ use crate::{
 /// Images of a pod that rules are evaluated for, so that a pod with one image too many is denied
 /// with its images named as they would be stored.
 const MAX_WORKED_ON: usize = 4 * MAX_IMAGES;
+/// Pull secrets of a pod that are looked at.
+const MAX_PULL_SECRETS: usize = 8;
 const NOT_PINNED: &str = "was not pinned: added or changed after Countersign's mutation";
 
 /// An evaluation under way.
@@ -259,6 +263,18 @@ impl<'a> Run<'a> {
         reference.clone()
     }
 
+    /// The Secrets that a node would pull the pod's images with, where the site lets them be used.
+    fn pull_secrets(&self) -> Option<PullSecrets> {
+        if !self.engine.site().registry.pull_secrets {
+            return None;
+        }
+        let secrets = self.review.object()["spec"]["imagePullSecrets"].as_array()?;
+        let names = secrets.iter().take(MAX_PULL_SECRETS).filter_map(|secret| secret["name"].as_str());
+        let names: Vec<String> = names.map(str::to_owned).collect();
+        let namespace = self.review.namespace.clone();
+        (!names.is_empty()).then_some(PullSecrets { namespace, names })
+    }
+
     fn covers(&self, entry: &Verify, image: &str, reference: &Reference) -> bool {
         let asked = self.asked(reference);
         covers(self.engine, entry, image, reference)
@@ -295,6 +311,7 @@ impl<'a> Run<'a> {
             attestors: entry.attestors.clone(),
             repository: entry.repository.clone(),
             any_age: self.tier == Tier::Ignore,
+            pull_secrets: self.pull_secrets(),
         };
         let want = Want { question, wait: enforce };
         let (reference, written) = (reference.clone(), written.to_owned());
@@ -349,6 +366,10 @@ impl<'a> Run<'a> {
         } else if case.enforce && verdict.proof().is_none() {
             outcome.warnings.push(format!("{policy}/{rule}: {image}: {}", text::summary(verdict)));
         }
+        let told = verdict
+            .warnings()
+            .map(|check| format!("{policy}/{rule}: {image}: {} [{}]", check.detail, check.code));
+        outcome.warnings.extend(told);
         if let Some(since) = verdict.proof().and_then(|proof| proof.stale_since) {
             let stale = format!("no registry answers: the tag was last confirmed at {since}");
             outcome.warnings.push(format!("{policy}/{rule}: {image}: {stale}"));

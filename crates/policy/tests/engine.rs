@@ -1,10 +1,11 @@
 //! The engine with facts by hand: the shipped policies, and those that users wrote.
 #![allow(clippy::unwrap_used, clippy::needless_pass_by_value, clippy::unnecessary_wraps, reason = "tests")]
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use countersign_policy::{Engine, Evaluation, Facts, Outcome, Phase, Policy, Review, Want, load};
+use countersign_policy::{
+    Engine, Evaluation, Facts, Keys, Outcome, Phase, Policy, Review, SecretKeys, Want, load,
+};
 use countersign_reference::Digest;
 use countersign_signature::sign::{Scheme, Signer};
 use countersign_site::Site;
@@ -29,7 +30,7 @@ fn site(extra: &str) -> Arc<Site> {
 
 fn policies(texts: &[&str]) -> Vec<Policy> {
     let key = Signer::generate(Scheme::EcdsaP256).unwrap().public_pem();
-    let keys = BTreeMap::from([("vendor".to_owned(), key)]);
+    let keys = Keys::of_site([("vendor".to_owned(), key)]);
     let documents = texts.iter().flat_map(|text| countersign_yaml::documents(text).unwrap());
     documents.filter_map(|document| load(&document, &keys)).collect()
 }
@@ -62,6 +63,8 @@ fn verified(want: &Want) -> Verdict {
         keys: vec![],
         format: Format::CosignSig,
         source: "test".to_owned(),
+        name: None,
+        index: None,
         stale_since: None,
     };
     Verdict {
@@ -569,4 +572,37 @@ fn an_update_without_new_images_meets_no_image_rule() {
     assert!(run(&engine, &update, Phase::Validate, Tier::Fail, &by_name).0.denials.is_empty());
     let create = review("CREATE", "default", object, None);
     assert!(!run(&engine, &create, Phase::Validate, Tier::Fail, &by_name).0.denials.is_empty());
+}
+
+#[test]
+fn keys_come_from_secrets_of_the_programs_own_namespace() {
+    let key = Signer::generate(Scheme::EcdsaP256).unwrap().public_pem();
+    let secrets =
+        SecretKeys { namespace: "countersign".to_owned(), keys: [("vendor".to_owned(), key)].into() };
+    let keys = Keys { secrets: Some(secrets), ..Keys::default() };
+    let refusals = |keys: &Keys, written: &str| {
+        let text = CHECK.replace("{ publicKeys: \"site://*\" }", written);
+        assert!(text.contains(written), "{written}");
+        let refusals = load(&countersign_yaml::document(&text).unwrap(), keys).unwrap().refusals;
+        refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    };
+    for (written, refused) in [
+        ("{ publicKeys: \"k8s://countersign/vendor\" }", ""),
+        ("{ secret: { name: vendor, namespace: countersign } }", ""),
+        ("{ secret: { name: vendor } }", ""),
+        (
+            "{ publicKeys: \"k8s://countersign/other\" }",
+            "keys.publicKeys: there is no Secret `other` with `cosign.pub`",
+        ),
+        ("{ publicKeys: \"k8s://tenant/vendor\" }", "Secrets of `tenant` are not read for policies"),
+        ("{ publicKeys: \"k8s://vendor\" }", "expected `k8s://NAMESPACE/NAME`"),
+        ("{ secret: { namespace: countersign } }", "keys.secret: the name of a Secret is required"),
+        ("{ publicKeys: \"site://*\" }", "there is no key to verify with"),
+        ("{ rekor: { ignoreTlog: true } }", "keys: keys are required"),
+    ] {
+        let found = refusals(&keys, written);
+        assert!(found.contains(refused) && found.is_empty() == refused.is_empty(), "{written}: {found}");
+    }
+    let outside = refusals(&Keys::default(), "{ publicKeys: \"k8s://countersign/vendor\" }");
+    assert!(outside.contains("can only be read in a cluster"), "{outside}");
 }

@@ -57,6 +57,17 @@ impl Connector {
         if named && !downgrade { Ok(host) } else { Err(Error::HostNotListed(host)) }
     }
 
+    /// The endpoint itself.
+    pub(crate) fn own(&self) -> &HostPort {
+        &self.0.own
+    }
+
+    /// Scheme and authority of the endpoint.
+    pub(crate) fn base(&self) -> String {
+        let scheme = if self.0.scheme == Scheme::Https { "https" } else { "http" };
+        format!("{scheme}://{}", self.0.own)
+    }
+
     /// Whether it is the endpoint itself, not a host named for it.
     pub(crate) fn is_own(&self, host: &HostPort) -> bool {
         *host == self.0.own

@@ -8,8 +8,10 @@ use countersign_https::{ClientTls, TlsError};
 use countersign_manifest::{ACCEPT, Document, INDEX};
 use countersign_mirrors::Mirror;
 use countersign_reference::Digest;
+use countersign_site::HostPort;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LINK};
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 
 use crate::Error;
 use crate::connect::Connector;
@@ -28,6 +30,19 @@ pub struct EndpointSettings {
     /// Who asks, where the endpoint wants to know; sent to it, and to the token services that
     /// are named for it, and only over TLS or loopback.
     pub credentials: Option<Credentials>,
+    /// What it shares with other endpoints.
+    pub places: Places,
+}
+
+/// The requests that several endpoints together may have under way. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Places(pub(crate) Arc<Semaphore>);
+
+impl Places {
+    /// As many as [`Limits::all_requests`].
+    pub fn new(limits: &Limits) -> Self {
+        Self(Arc::new(Semaphore::new(limits.all_requests)))
+    }
 }
 
 /// One registry server that may be asked.
@@ -76,13 +91,13 @@ pub enum Referrers {
 impl Endpoint {
     /// An endpoint as a plan names it.
     pub fn new(mirror: &Mirror, settings: EndpointSettings, clock: Arc<dyn Clock>) -> Result<Self, TlsError> {
-        let EndpointSettings { tls, limits, timing, credentials } = settings;
+        let limits = settings.limits;
         let connector = Connector::new(
             mirror.url.scheme,
             mirror.url.at.clone(),
             mirror.addresses.clone(),
             mirror.allow_hosts.clone(),
-            timing.dial,
+            settings.timing.dial,
         );
         let header = |(name, value): &(String, String)| {
             Some((name.parse::<HeaderName>().ok()?, value.parse::<HeaderValue>().ok()?))
@@ -95,8 +110,28 @@ impl Endpoint {
             resolve: mirror.resolve,
             namespace: mirror.namespace.clone(),
             limits,
-            exchange: Exchange::new(connector, &tls, headers, credentials, limits, timing, clock)?,
+            exchange: Exchange::new(connector, headers, settings, clock)?,
         })
+    }
+
+    /// The same endpoint, asked by somebody else: connections and places are shared, and nothing of
+    /// what either is given.
+    #[must_use]
+    pub fn on_behalf(&self, credentials: Credentials) -> Self {
+        Self {
+            name: self.name.clone(),
+            url: self.url.clone(),
+            root: self.root.clone(),
+            resolve: self.resolve,
+            namespace: self.namespace.clone(),
+            limits: self.limits,
+            exchange: self.exchange.on_behalf(credentials),
+        }
+    }
+
+    /// The host and port that credentials are for.
+    pub fn host(&self) -> &HostPort {
+        self.exchange.host()
     }
 
     /// What people call it.

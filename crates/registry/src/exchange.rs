@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use countersign_clock::Clock;
+use countersign_site::HostPort;
+use futures_util::FutureExt as _;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Body as _;
@@ -19,9 +21,13 @@ use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::budget::Budget;
 use crate::connect::Connector;
 use crate::credentials::Credentials;
+use crate::endpoint::EndpointSettings;
+use crate::reach::{Probe, Reach};
 use crate::token::{self, Challenge, MAX_TOKEN_BYTES};
 use crate::{Class, Error};
 
@@ -29,6 +35,8 @@ use crate::{Class, Error};
 const MAX_REST: usize = 64 * 1024;
 /// How much longer what writes may take than what reads: an upload ends with a registry that hashes all of it.
 const WRITES: u32 = 5;
+/// How long an endpoint may say nothing before it is asked in the background whether it is there.
+const DOUBT: Duration = Duration::from_millis(300);
 /// How long a busy endpoint is left alone that does not say for how long.
 const BUSY: Duration = Duration::from_secs(1);
 /// The least that it is left alone.
@@ -45,12 +53,28 @@ pub struct Limits {
     pub referrers: usize,
     /// Redirects of one request. Default 3.
     pub redirects: usize,
+    /// Requests on behalf of one image, over all endpoints, tokens and redirects included. Default 256.
+    pub image_requests: usize,
+    /// Bytes that are received on behalf of one image. Default 32 MiB.
+    pub image_bytes: usize,
+    /// Requests to one endpoint at a time; more wait. Default 16.
+    pub endpoint_requests: usize,
+    /// Requests to all endpoints at a time; more wait. Default 64.
+    pub all_requests: usize,
 }
 
 impl Limits {
     /// The defaults.
-    pub const DEFAULT: Self =
-        Self { manifest_bytes: 4 << 20, referrers_pages: 8, referrers: 256, redirects: 3 };
+    pub const DEFAULT: Self = Self {
+        manifest_bytes: 4 << 20,
+        referrers_pages: 8,
+        referrers: 256,
+        redirects: 3,
+        image_requests: 256,
+        image_bytes: 32 << 20,
+        endpoint_requests: 16,
+        all_requests: 64,
+    };
 }
 
 /// How long things may take.
@@ -60,7 +84,8 @@ pub struct Timing {
     pub dial: Duration,
     /// For a whole request, body included; for one that writes, five times as long. Default 4 s.
     pub request: Duration,
-    /// How long an endpoint that could not be dialled is not tried again. Default 2 s.
+    /// How long between two probes of an endpoint that could not be dialled, and is asked nothing
+    /// else meanwhile; zero: it is asked as before. Default 1 s.
     pub hold_off: Duration,
     /// How long all in all an endpoint that is busy (429, 503) is waited for before an answer counts. Default 0 s.
     pub patience: Duration,
@@ -71,7 +96,7 @@ impl Timing {
     pub const DEFAULT: Self = Self {
         dial: Duration::from_secs(1),
         request: Duration::from_secs(4),
-        hold_off: Duration::from_secs(2),
+        hold_off: Duration::from_secs(1),
         patience: Duration::ZERO,
     };
 }
@@ -135,8 +160,25 @@ pub(crate) struct Exchange {
     tokens: Mutex<BTreeMap<Challenge, (String, Duration)>>,
     /// What was answered for a repository, for reading and for writing.
     ways: Mutex<BTreeMap<(String, bool), Way>>,
-    held_until: Mutex<Option<Duration>>,
-    counts: Counts,
+    reach: Arc<Reach>,
+    slots: Slots,
+    counts: Arc<Counts>,
+}
+
+/// Who may ask at a time: an endpoint's own places, and those that all endpoints share.
+#[derive(Clone)]
+struct Slots {
+    own: Arc<Semaphore>,
+    all: Arc<Semaphore>,
+}
+
+impl Slots {
+    /// A place for one request, for as long as it is held. The endpoint's own comes first, so that
+    /// who waits for a slow endpoint takes no place of others.
+    async fn take(&self) -> [Option<OwnedSemaphorePermit>; 2] {
+        let own = Arc::clone(&self.own).acquire_owned().await.ok();
+        [own, Arc::clone(&self.all).acquire_owned().await.ok()]
+    }
 }
 
 /// Requests by what came of them.
@@ -174,15 +216,13 @@ pub struct Health {
 impl Exchange {
     pub(crate) fn new(
         connector: Connector,
-        tls: &countersign_https::ClientTls,
         headers: Vec<(HeaderName, HeaderValue)>,
-        credentials: Option<Credentials>,
-        limits: Limits,
-        timing: Timing,
+        settings: EndpointSettings,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, countersign_https::TlsError> {
+        let EndpointSettings { tls, limits, timing, credentials, places } = settings;
         let https = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(countersign_https::client(tls)?)
+            .with_tls_config(countersign_https::client(&tls)?)
             .https_or_http()
             .enable_http1()
             .wrap_connector(connector.clone());
@@ -191,6 +231,9 @@ impl Exchange {
             .pool_max_idle_per_host(32)
             .pool_timer(hyper_util::rt::TokioTimer::new())
             .build(https);
+        let (asking, url) = (client.clone(), format!("{}/v2/", connector.base()));
+        let probe: Probe = Arc::new(move || there(asking.clone(), url.clone(), timing.dial * 2).boxed());
+        let own = Arc::new(Semaphore::new(limits.endpoint_requests));
         Ok(Self {
             connector,
             client,
@@ -201,9 +244,32 @@ impl Exchange {
             clock,
             tokens: Mutex::default(),
             ways: Mutex::default(),
-            held_until: Mutex::default(),
-            counts: Counts::default(),
+            reach: Reach::new(probe, timing.hold_off),
+            slots: Slots { own, all: places.0 },
+            counts: Arc::default(),
         })
+    }
+
+    /// The same for somebody else: what one was given is nothing to the other.
+    pub(crate) fn on_behalf(&self, credentials: Credentials) -> Self {
+        Self {
+            connector: self.connector.clone(),
+            client: self.client.clone(),
+            credentials: Some(credentials),
+            headers: self.headers.clone(),
+            limits: self.limits,
+            timing: self.timing,
+            clock: Arc::clone(&self.clock),
+            tokens: Mutex::default(),
+            ways: Mutex::default(),
+            reach: Arc::clone(&self.reach),
+            slots: self.slots.clone(),
+            counts: Arc::clone(&self.counts),
+        }
+    }
+
+    pub(crate) fn host(&self) -> &HostPort {
+        self.connector.own()
     }
 
     /// How the endpoint of this name does.
@@ -212,12 +278,8 @@ impl Exchange {
         Health {
             name: name.to_owned(),
             requests: OUTCOMES.iter().zip(&self.counts.0).map(count).collect(),
-            held_off: self.is_held_off(),
+            held_off: self.reach.is_away(),
         }
-    }
-
-    fn is_held_off(&self) -> bool {
-        lock(&self.held_until).is_some_and(|until| self.clock.monotonic() < until)
     }
 
     /// GETs a URL of the endpoint, whole. `repository` is what a token is remembered for.
@@ -242,8 +304,9 @@ impl Exchange {
     /// GETs a URL of the endpoint whose body is read piece by piece.
     pub(crate) async fn open(&self, url: &str, repository: &str) -> Result<Pieces, Error> {
         let ask = Ask::new(Method::GET, url, repository);
-        let response = self.watched(async { only_ok(self.authorised(&ask).await?) }).await?;
-        Ok(Pieces { body: response.into_body(), idle: self.timing.request })
+        let work = async { only_ok(self.authorised(&ask).await?) };
+        let (response, place) = self.placed(self.timing.request, work).await?;
+        Ok(Pieces { body: response.into_body(), idle: self.timing.request, _place: place })
     }
 
     /// Any other request; what it answers, without its body.
@@ -268,19 +331,47 @@ impl Exchange {
         most: Duration,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        if self.is_held_off() {
+        self.placed(most, work).await.map(|(answer, _)| answer)
+    }
+
+    /// The answer, and the place that its body is read in.
+    async fn placed<T>(
+        &self,
+        most: Duration,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<(T, [Option<OwnedSemaphorePermit>; 2]), Error> {
+        // Waiting for a place is no time of the endpoint's.
+        let place = if self.reach.is_away() { return Err(Error::HeldOff) } else { self.slots.take().await };
+        if self.reach.is_away() {
             return Err(Error::HeldOff);
         }
-        let answer = tokio::time::timeout(most, work).await.unwrap_or(Err(Error::Timeout));
+        let answer = self.in_time(most, work).await;
         self.counts.count(&answer);
         match &answer {
-            Err(Error::Dial(_) | Error::Tls(_)) => {
-                *lock(&self.held_until) = Some(self.clock.monotonic() + self.timing.hold_off);
-            }
-            Ok(_) => *lock(&self.held_until) = None,
+            Err(Error::Dial(_) | Error::Tls(_)) => self.reach.lost(),
+            Ok(_) => self.reach.found(),
             Err(_) => {}
         }
-        answer
+        answer.map(|answer| (answer, place))
+    }
+
+    /// Within this time; earlier, if the endpoint turns out not to be there at all.
+    async fn in_time<T>(
+        &self,
+        most: Duration,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        // Boxed, or every future that asks anything would be as large as all of this.
+        let mut work = Box::pin(tokio::time::timeout(most, work));
+        let in_time = |answer: Result<_, _>| answer.unwrap_or(Err(Error::Timeout));
+        if let Ok(answer) = tokio::time::timeout(DOUBT, &mut work).await {
+            return in_time(answer);
+        }
+        self.reach.doubt();
+        tokio::select! {
+            answer = work => in_time(answer),
+            () = self.reach.away() => Err(Error::HeldOff),
+        }
     }
 
     /// A 2xx answer, asked for with a token or a password where the endpoint wants one.
@@ -403,6 +494,7 @@ impl Exchange {
         authorization: Option<&HeaderValue>,
         own_headers: bool,
     ) -> Result<Response<hyper::body::Incoming>, Error> {
+        Budget::request()?;
         let mut request = Request::builder().method(ask.method.clone()).uri(uri);
         for (name, value) in &ask.headers {
             request = request.header(name, value);
@@ -504,6 +596,7 @@ pub(crate) struct Pieces {
     body: hyper::body::Incoming,
     /// How long a piece may take.
     idle: Duration,
+    _place: [Option<OwnedSemaphorePermit>; 2],
 }
 
 impl Pieces {
@@ -525,15 +618,32 @@ impl Pieces {
     }
 }
 
-/// All of a body, if it is not more than that.
+/// Whether anybody answers, whatever the answer.
+async fn there(client: Client<HttpsConnector<Connector>, RequestBody>, url: String, most: Duration) -> bool {
+    let Ok(request) = Request::get(url).body(content(Bytes::new())) else { return false };
+    tokio::time::timeout(most, client.request(request)).await.is_ok_and(|answer| answer.is_ok())
+}
+
+/// All of a body, if it is not more than that; what is said to be more is not begun.
 async fn body(response: Response<hyper::body::Incoming>, most: usize) -> Result<Bytes, Error> {
-    match Limited::new(response.into_body(), most).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(Error::Limit(format!("the answer is larger than {most} bytes")))
-        }
-        Err(error) => Err(Error::Broken(error.to_string())),
+    let over = || Error::Limit(format!("the answer is larger than {most} bytes"));
+    let mut body = response.into_body();
+    let said = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if said > most {
+        return Err(over());
     }
+    let mut whole = BytesMut::with_capacity(said);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Error::Broken(error.to_string()))?;
+        // Trailers say nothing here.
+        let Ok(piece) = frame.into_data() else { continue };
+        if whole.len() + piece.len() > most {
+            return Err(over());
+        }
+        Budget::received(piece.len())?;
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole.freeze())
 }
 
 /// An absolute URL, or a path on the same host.

@@ -10,21 +10,26 @@
 //!   header is a claim and is not used.
 //! * Absent, denied, unreachable and malformed are different [`Error`]s. Only a 404 is absent.
 //! * Every body, list and wait has a limit with a name ([`Limits`]).
-//! * An endpoint that cannot be dialled is held off for a moment; a bad answer for one path
-//!   never holds off the endpoint.
+//! * What one image may cost is bounded over all endpoints ([`Budget`]), and how many requests are
+//!   under way, for each endpoint and for all.
+//! * An endpoint that cannot be dialled is held off until it answers a probe; a bad answer for one
+//!   path never holds off the endpoint.
 //!
 //! Source: OCI distribution-spec 1.1.
 
+mod budget;
 mod connect;
 mod credentials;
 mod endpoint;
 mod error;
 mod exchange;
 mod push;
+mod reach;
 mod token;
 
+pub use budget::Budget;
 pub use credentials::{Credentials, CredentialsError, DockerConfig};
-pub use endpoint::{BlobPieces, Endpoint, EndpointSettings, Manifest, Referrers};
+pub use endpoint::{BlobPieces, Endpoint, EndpointSettings, Manifest, Places, Referrers};
 pub use error::{Class, Error};
 pub use exchange::{Health, Limits, Timing};
 pub use push::{Payload, Subject};

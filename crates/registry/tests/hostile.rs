@@ -10,7 +10,9 @@ use countersign_clock::SystemClock;
 use countersign_https::{Body, ClientTls, ServeLimits, full};
 use countersign_mirrors::Mirror;
 use countersign_reference::Digest;
-use countersign_registry::{Class, Credentials, Endpoint, EndpointSettings, Error, Limits, Payload, Timing};
+use countersign_registry::{
+    Class, Credentials, Endpoint, EndpointSettings, Error, Limits, Payload, Places, Timing,
+};
 use countersign_site::{HostPort, RegistryUrl};
 use hyper::body::Incoming;
 use hyper::{Request, Response};
@@ -75,8 +77,8 @@ fn endpoint_of(port: u16, allowed: &[u16], who: Option<Credentials>, patience: D
     let mirror = Mirror { allow_hosts: allowed.iter().map(host).collect(), ..Mirror::new("liar", url) };
     let request = Duration::from_millis(500).max(patience * 2);
     let timing = Timing { request, patience, ..Timing::DEFAULT };
-    let settings =
-        EndpointSettings { tls: ClientTls::default(), limits: Limits::DEFAULT, timing, credentials: who };
+    let (limits, places) = (Limits::DEFAULT, Places::new(&Limits::DEFAULT));
+    let settings = EndpointSettings { tls: ClientTls::default(), limits, timing, credentials: who, places };
     Endpoint::new(&mirror, settings, Arc::new(SystemClock::default())).unwrap()
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use countersign_reference::Digest;
+use countersign_reference::{Digest, Reference};
 use countersign_verdict::Code;
 use serde::Deserialize;
 
@@ -70,6 +70,8 @@ struct Statement {
 
 #[derive(Deserialize)]
 struct Subject {
+    #[serde(default)]
+    name: Option<String>,
     digest: BTreeMap<String, String>,
     #[serde(default)]
     annotations: Option<BTreeMap<String, serde_json::Value>>,
@@ -103,17 +105,21 @@ pub(crate) fn read(json: &[u8], image: &Digest, predicate: &str, limits: &Limits
     };
     let signature = decode("signature", &signature.sig)?;
     let body = decode("payload", &envelope.payload)?;
-    let annotations = statement(&body, image, predicate, limits)?;
-    Ok(Candidate { signed: pae(&envelope.payload_type, &body), signature, annotations, hint: key.hint })
+    let subject = statement(&body, image, predicate, limits)?;
+    let annotations = subject.annotations.unwrap_or_default();
+    let annotations = annotations.into_iter().filter_map(|(k, v)| v.as_str().map(|v| (k, v.to_owned())));
+    Ok(Candidate {
+        signed: pae(&envelope.payload_type, &body),
+        signature,
+        annotations: annotations.collect(),
+        // What is no reference names something else than an image: a file, a package.
+        name: subject.name.filter(|name| name.contains('/') && Reference::parse(name).is_ok()),
+        hint: key.hint,
+    })
 }
 
-/// The annotations of the subject that is this image, if the statement is a signature of it.
-fn statement(
-    body: &[u8],
-    image: &Digest,
-    predicate: &str,
-    limits: &Limits,
-) -> Result<BTreeMap<String, String>, Flaw> {
+/// The subject that is this image, if the statement is a signature of it.
+fn statement(body: &[u8], image: &Digest, predicate: &str, limits: &Limits) -> Result<Subject, Flaw> {
     let statement: Statement = serde_json::from_slice(body)
         .map_err(|error| Flaw::malformed(format!("the payload is not an in-toto statement: {error}")))?;
     if !STATEMENT_TYPES.contains(&statement.kind.as_str()) {
@@ -132,13 +138,11 @@ fn statement(
         return Err(Flaw::new(Code::LimitReached, format!("more than {} subjects", limits.subjects)));
     }
     let name = image.algorithm().name();
-    let subject = statement
+    statement
         .subject
         .into_iter()
         .find(|subject| subject.digest.get(name).is_some_and(|hex| hex == image.hex()))
-        .ok_or_else(|| Flaw::new(Code::DigestMismatch, "no subject of the statement is this digest"))?;
-    let annotations = subject.annotations.unwrap_or_default();
-    Ok(annotations.into_iter().filter_map(|(k, v)| v.as_str().map(|v| (k, v.to_owned()))).collect())
+        .ok_or_else(|| Flaw::new(Code::DigestMismatch, "no subject of the statement is this digest"))
 }
 
 /// DSSE v1 pre-authentication encoding: decimal byte lengths, the decoded body.

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use countersign_reference::Digest;
-use countersign_verdict::{Check, Code, Format};
+use countersign_verdict::{Check, Code, Format, Period};
 
-use crate::material::{Flaw, Limits, Material};
-use crate::trust::{Entry, Set, Trust};
+use crate::material::{Candidate, Flaw, Material};
+use crate::terms::{TOLD_AHEAD, Terms, Time};
+use crate::trust::{Entry, Set, Trust, TrustedKey};
 
 /// A value that a check of this crate stands behind. Nothing else can make one. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,10 @@ pub struct Signatures {
     pub format: Format,
     /// Where that one was read.
     pub source: String,
+    /// The image that it names, where its signer put a name in.
+    pub name: Option<String>,
+    /// When the keys that signed are all trusted: at other times this has to be judged again.
+    pub period: Period,
     /// The signatures themselves, to be kept: they can be judged again at any time.
     pub materials: Vec<Material>,
 }
@@ -50,7 +55,7 @@ pub struct Signatures {
 pub struct Judge<'a> {
     trust: &'a Trust,
     image: &'a Digest,
-    limits: Limits,
+    terms: Terms<'a>,
     operations: usize,
     seen: usize,
     /// Content that was judged: endpoints hold copies of one another.
@@ -61,13 +66,22 @@ pub struct Judge<'a> {
     checks: Vec<Check>,
 }
 
+/// A good signature.
+struct Good {
+    /// Which of the trust's keys it counts for.
+    keys: Vec<usize>,
+    name: Option<String>,
+    /// What should be known of it.
+    remarks: Vec<Flaw>,
+}
+
 impl<'a> Judge<'a> {
     /// A judge who has seen nothing yet.
-    pub fn new(trust: &'a Trust, image: &'a Digest, limits: Limits) -> Self {
+    pub fn new(trust: &'a Trust, image: &'a Digest, terms: Terms<'a>) -> Self {
         Self {
             trust,
             image,
-            limits,
+            terms,
             operations: 0,
             seen: 0,
             judged: BTreeSet::new(),
@@ -80,16 +94,22 @@ impl<'a> Judge<'a> {
     /// Judges one more signature; the answer once the attestors are satisfied.
     pub fn add(&mut self, located: &Located) -> Option<Verified<Signatures>> {
         self.seen += 1;
-        if !self.judged.insert(located.material.id()) && self.seen <= self.limits.signatures {
+        if !self.judged.insert(located.material.id()) && self.seen <= self.terms.limits.signatures {
             self.note(located, Code::SeenBefore, "the same as one before".to_owned());
             return None;
         }
+        let mut name = None;
         match self.weigh(&located.material) {
-            Ok(keys) => {
-                let names: Vec<_> = keys.iter().map(|key| self.fingerprint(*key)).collect();
-                self.note(located, Code::SignatureValid, format!("made by key {}", names.join(", ")));
-                self.signed.extend(keys);
+            Ok(good) => {
+                let names: Vec<_> = good.keys.iter().map(|key| self.fingerprint(*key)).collect();
+                let of = good.name.as_ref().map(|name| format!(", of `{name}`")).unwrap_or_default();
+                self.note(located, Code::SignatureValid, format!("made by key {}{of}", names.join(", ")));
+                for remark in good.remarks {
+                    self.note(located, remark.code, remark.detail);
+                }
+                self.signed.extend(good.keys);
                 self.useful.push(located.material.clone());
+                name = good.name;
             }
             Err(flaw) => self.note(located, flaw.code, flaw.detail),
         }
@@ -97,11 +117,14 @@ impl<'a> Judge<'a> {
             return None;
         }
         let keys: BTreeSet<String> = self.signed.iter().map(|key| self.fingerprint(*key)).collect();
+        let periods = self.signed.iter().map(|key| self.trust.keys[*key].period);
         Some(Verified(Arc::new(Signatures {
             digest: self.image.clone(),
             keys: keys.into_iter().collect(),
             format: located.material.format(),
             source: located.at.clone(),
+            name,
+            period: periods.fold(Period::default(), Period::and),
             materials: self.useful.clone(),
         })))
     }
@@ -127,14 +150,12 @@ impl<'a> Judge<'a> {
     }
 
     /// The keys that made this signature, with the annotations that go with each.
-    fn weigh(&mut self, material: &Material) -> Result<Vec<usize>, Flaw> {
-        if self.seen > self.limits.signatures {
-            return Err(Flaw::new(
-                Code::LimitReached,
-                format!("more than {} signatures", self.limits.signatures),
-            ));
+    fn weigh(&mut self, material: &Material) -> Result<Good, Flaw> {
+        let limits = self.terms.limits;
+        if self.seen > limits.signatures {
+            return Err(Flaw::new(Code::LimitReached, format!("more than {} signatures", limits.signatures)));
         }
-        let candidate = material.read(self.image, &self.limits)?;
+        let candidate = material.read(self.image, &limits)?;
         let hinted = |index: &usize| {
             let key = &self.trust.keys[*index].key;
             usize::from(candidate.hint.as_ref().is_none_or(|hint| *hint != key.hint()))
@@ -144,6 +165,7 @@ impl<'a> Judge<'a> {
             order.sort_by_key(hinted);
         }
         let mut lacking = None;
+        let mut remarks = Vec::new();
         let mut found: Vec<usize> = Vec::new();
         let mut maker: Option<&Digest> = None;
         for index in order {
@@ -154,8 +176,8 @@ impl<'a> Judge<'a> {
             }
             if !same_key {
                 self.operations += trusted.key.operations();
-                if self.operations > self.limits.operations {
-                    let detail = format!("more than {} signature operations", self.limits.operations);
+                if self.operations > limits.operations {
+                    let detail = format!("more than {} signature operations", limits.operations);
                     return Err(Flaw::new(Code::LimitReached, detail));
                 }
                 if !trusted.key.verifies(&candidate.signed, &candidate.signature) {
@@ -163,14 +185,17 @@ impl<'a> Judge<'a> {
                 }
                 maker = Some(trusted.key.fingerprint());
             }
-            match trusted.annotations.iter().find(|(k, v)| candidate.annotations.get(*k) != Some(*v)) {
-                None => found.push(index),
-                Some((key, value)) => lacking = Some(format!("the signed payload has no `{key}: {value}`")),
+            match self.accepted(trusted, &candidate) {
+                Ok(told) => {
+                    found.push(index);
+                    remarks.extend(told);
+                }
+                Err(flaw) => lacking = Some(flaw),
             }
         }
         match (found.is_empty(), lacking) {
-            (false, _) => Ok(found),
-            (true, Some(detail)) => Err(Flaw::new(Code::AnnotationMismatch, detail)),
+            (false, _) => Ok(Good { keys: found, name: candidate.name, remarks }),
+            (true, Some(flaw)) => Err(flaw),
             (true, None) => {
                 let count = self.trust.key_count();
                 let whose =
@@ -178,6 +203,34 @@ impl<'a> Judge<'a> {
                 Err(Flaw::new(Code::KeyMismatch, format!("not made by {whose}")))
             }
         }
+    }
+
+    /// Whether what a key has signed counts: its annotations, its time, its name. Where it does,
+    /// what should be known of it.
+    fn accepted(&self, trusted: &TrustedKey, candidate: &Candidate) -> Result<Vec<Flaw>, Flaw> {
+        let lacking = trusted.annotations.iter().find(|(k, v)| candidate.annotations.get(*k) != Some(*v));
+        if let Some((key, value)) = lacking {
+            let detail = format!("the signed payload has no `{key}: {value}`");
+            return Err(Flaw::new(Code::AnnotationMismatch, detail));
+        }
+        match (self.terms.name, &candidate.name) {
+            (Some(naming), Some(name)) => {
+                naming.allows(name, self.image).map_err(|why| Flaw::new(Code::NameMismatch, why))?;
+            }
+            (Some(naming), None) if naming.is_required() => {
+                return Err(Flaw::new(Code::NoName, "it names no image"));
+            }
+            _ => {}
+        }
+        let unnamed = self.terms.name.is_some() && candidate.name.is_none();
+        let mut told: Vec<Flaw> = timely(trusted, self.terms.time).into_iter().collect();
+        if matches!(self.terms.time, Time::Judged(_))
+            && let Some(at) = told.iter().position(|flaw| flaw.code != Code::KeyEndsSoon)
+        {
+            return Err(told.swap_remove(at));
+        }
+        told.extend(unnamed.then(|| Flaw::new(Code::NoName, "it names no image")));
+        Ok(told)
     }
 
     /// Keys are counted by what they are, not by how often they are named or have signed.
@@ -203,5 +256,23 @@ impl<'a> Judge<'a> {
     fn note(&mut self, located: &Located, code: Code, detail: String) {
         let artifact = format!("{} ({})", located.artifact, located.material.format());
         self.checks.push(Check::new(&located.at, artifact, code, detail));
+    }
+}
+
+/// What there is to say of a key at this time.
+fn timely(trusted: &TrustedKey, time: Time) -> Option<Flaw> {
+    let (moment, period) = (time.moment()?, trusted.period);
+    let key = trusted.shown();
+    match (period.from, period.until) {
+        (_, Some(until)) if moment >= until => {
+            Some(Flaw::new(Code::KeyExpired, format!("key {key} was trusted until {until}")))
+        }
+        (Some(from), _) if moment < from => {
+            Some(Flaw::new(Code::KeyNotYet, format!("key {key} is trusted from {from} on")))
+        }
+        (_, Some(until)) if until.duration_since(moment) <= TOLD_AHEAD => {
+            Some(Flaw::new(Code::KeyEndsSoon, format!("key {key} is trusted until {until}")))
+        }
+        _ => None,
     }
 }

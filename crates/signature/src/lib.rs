@@ -23,6 +23,9 @@
 //!   those bytes are the ones parsed.
 //! * *One key under two names meets a threshold* (T-17): keys are counted by their public key.
 //! * *The bundle picks the method* (T-13): only the policy does. A certificate in a bundle is not read.
+//! * *A signed image under another name* (T-19): where the site asks for it, the name that the signer
+//!   wrote has to lead to the same place as the image's ([`Naming`]).
+//! * *A key whose time is over* (T-18): the site's dates are held against the time given ([`Time`]).
 //! * *Endless work* (T-37, T-40): sizes and signature operations are bounded by [`Limits`].
 //!
 //! Nothing here does I/O or asks for the time. There is no transparency log in this crate.
@@ -35,6 +38,7 @@ mod payload;
 mod seal;
 #[cfg(feature = "sign")]
 pub mod sign;
+mod terms;
 mod trust;
 
 pub use judge::{Judge, Located, Signatures, Verified};
@@ -44,4 +48,5 @@ pub use material::{
     SIMPLE_SIGNING_MEDIA_TYPE,
 };
 pub use seal::{SealError, sealed_by};
+pub use terms::{Identity, Naming, TOLD_AHEAD, Terms, Time};
 pub use trust::{Trust, TrustError};

@@ -65,6 +65,16 @@ impl Material {
         }
     }
 
+    /// Whether it claims to be a signature of this image; whether it is a good one is for a
+    /// [`Judge`](crate::Judge).
+    ///
+    /// # Errors
+    ///
+    /// Says what it is instead.
+    pub fn speaks_of(&self, image: &Digest) -> Result<(), String> {
+        self.read(image, &Limits::DEFAULT).map(|_| ()).map_err(|flaw| flaw.detail)
+    }
+
     /// Tells contents apart: everything that is judged goes into it.
     pub(crate) fn id(&self) -> Digest {
         match self {
@@ -105,6 +115,8 @@ pub(crate) struct Candidate {
     pub(crate) signature: Vec<u8>,
     /// What the signed bytes say besides.
     pub(crate) annotations: BTreeMap<String, String>,
+    /// Which image the signer says that it is, where a name was put in.
+    pub(crate) name: Option<String>,
     /// Which key is said to have made it: tried first, believed never.
     pub(crate) hint: Option<String>,
 }

@@ -21,9 +21,17 @@ struct Payload {
 
 #[derive(Deserialize)]
 struct Critical {
+    #[serde(default)]
+    identity: Option<Identity>,
     image: Image,
     #[serde(rename = "type")]
     kind: String,
+}
+
+#[derive(Deserialize)]
+struct Identity {
+    #[serde(rename = "docker-reference", default)]
+    reference: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -64,5 +72,12 @@ pub(crate) fn read(
         serde_json::Value::String(text) => Some((key, text)),
         _ => None,
     });
-    Ok(Candidate { signed: payload.to_vec(), signature, annotations: annotations.collect(), hint: None })
+    let name = parsed.critical.identity.and_then(|identity| identity.reference);
+    Ok(Candidate {
+        signed: payload.to_vec(),
+        signature,
+        annotations: annotations.collect(),
+        name: name.filter(|name| !name.is_empty()),
+        hint: None,
+    })
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_reference::Digest;
-use countersign_verdict::{Attestor, AttestorSet, Attestors};
+use countersign_verdict::{Attestor, AttestorSet, Attestors, Period};
 
 use crate::{KeyError, PublicKey};
 
@@ -22,6 +22,19 @@ pub struct Trust {
 pub(crate) struct TrustedKey {
     pub(crate) key: PublicKey,
     pub(crate) annotations: BTreeMap<String, String>,
+    /// What the Site calls it.
+    pub(crate) name: Option<String>,
+    pub(crate) period: Period,
+}
+
+impl TrustedKey {
+    /// How it is called in messages.
+    pub(crate) fn shown(&self) -> String {
+        match &self.name {
+            Some(name) => format!("`{name}`"),
+            None => self.key.fingerprint().to_string(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -53,6 +66,11 @@ impl Trust {
         self.keys.iter().map(|trusted| trusted.key.fingerprint()).collect::<BTreeSet<_>>().len()
     }
 
+    /// Whether some key is not trusted at all times.
+    pub fn is_timed(&self) -> bool {
+        self.keys.iter().any(|trusted| trusted.period != Period::default())
+    }
+
     fn set(&mut self, set: &AttestorSet, path: &str, depth: usize) -> Result<Set, TrustError> {
         if depth >= MAX_DEPTH {
             return Err(TrustError::Depth { path: path.to_owned(), limit: MAX_DEPTH });
@@ -66,13 +84,21 @@ impl Trust {
                         .map_err(|error| TrustError::Key { path: format!("{path}.keys"), error })?;
                     for key in parsed {
                         entries.push(Entry::Key(self.keys.len()));
-                        self.keys.push(TrustedKey { key, annotations: keys.annotations.clone() });
+                        self.keys.push(TrustedKey {
+                            key,
+                            annotations: keys.annotations.clone(),
+                            name: keys.name.clone(),
+                            period: keys.period,
+                        });
                     }
                 }
                 Attestor::Set(inner) => entries.push(Entry::Set(self.set(inner, &path, depth + 1)?)),
             }
         }
         let reachable = self.distinct(&entries);
+        if reachable == 0 {
+            return Err(TrustError::NoKeys);
+        }
         let count = set.count.unwrap_or(reachable);
         if count == 0 || count > reachable {
             return Err(TrustError::Count { path: path.to_owned(), count, reachable });

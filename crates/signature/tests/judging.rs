@@ -3,10 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use countersign_reference::Digest;
+use countersign_reference::{Digest, Reference};
 use countersign_signature::sign::{Scheme, Signer};
-use countersign_signature::{Judge, Limits, Located, Material, Trust, TrustError, sealed_by};
-use countersign_verdict::{Attestor, AttestorSet, Attestors, Code, HashAlgorithm, KeyAttestor};
+use countersign_signature::{
+    Identity, Judge, Limits, Located, Material, Naming, Terms, Time, Trust, TrustError, sealed_by,
+};
+use countersign_verdict::{Attestor, AttestorSet, Attestors, Code, KeyAttestor, Period};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 fn image() -> Digest {
@@ -19,7 +22,7 @@ fn signer() -> Signer {
 
 fn keys(pem: &str, annotations: &[(&str, &str)]) -> Attestor {
     let annotations = annotations.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    Attestor::Keys(KeyAttestor { pem: pem.to_owned(), hash: HashAlgorithm::Sha256, annotations })
+    Attestor::Keys(KeyAttestor { annotations, ..KeyAttestor::of(pem) })
 }
 
 fn set(count: Option<usize>, entries: Vec<Attestor>) -> Attestors {
@@ -32,8 +35,12 @@ fn judge(attestors: &Attestors, materials: &[Material]) -> (bool, Vec<Code>) {
 }
 
 fn judge_within(attestors: &Attestors, materials: &[Material], limits: Limits) -> (bool, Vec<Code>) {
+    judge_by(attestors, materials, Terms::within(limits))
+}
+
+fn judge_by(attestors: &Attestors, materials: &[Material], terms: Terms<'_>) -> (bool, Vec<Code>) {
     let (trust, image) = (Trust::new(attestors).unwrap(), image());
-    let mut judge = Judge::new(&trust, &image, limits);
+    let mut judge = Judge::new(&trust, &image, terms);
     let mut satisfied = false;
     for material in materials {
         let located = Located { at: "test".into(), artifact: "signature".into(), material: material.clone() };
@@ -348,4 +355,72 @@ fn keys_that_are_none() {
         assert!(error.contains(why) && error.contains("attestors[0].entries[0].keys"), "{error}");
     }
     assert!(matches!(Trust::new(&Attestors::new(vec![])), Err(TrustError::NoKeys)));
+}
+
+#[test]
+fn a_key_counts_within_its_time() {
+    let signer = signer();
+    let moment = |day: i64| Timestamp::UNIX_EPOCH + SignedDuration::from_hours(24 * day);
+    let period = Period { from: Some(moment(10)), until: Some(moment(100)) };
+    let name = Some("vendor".to_owned());
+    let trusted =
+        set(None, vec![Attestor::Keys(KeyAttestor { name, period, ..KeyAttestor::of(signer.public_pem()) })]);
+    let signature = [signer.bundle(&image(), &none()).unwrap()];
+    let by = |time| judge_by(&trusted, &signature, Terms { time, ..Terms::within(Limits::DEFAULT) });
+    use Code::{KeyEndsSoon, KeyExpired, KeyNotYet, SignatureValid};
+    assert_eq!(by(Time::Judged(moment(9))), (false, vec![KeyNotYet]));
+    assert_eq!(by(Time::Judged(moment(10))), (true, vec![SignatureValid]));
+    assert_eq!(by(Time::Judged(moment(69))), (true, vec![SignatureValid]));
+    assert_eq!(by(Time::Judged(moment(70))), (true, vec![SignatureValid, KeyEndsSoon]), "30 days ahead");
+    assert_eq!(by(Time::Judged(moment(100))), (false, vec![KeyExpired]));
+    assert_eq!(
+        by(Time::Told(moment(100))),
+        (true, vec![SignatureValid, KeyExpired]),
+        "where nothing may wait"
+    );
+    assert_eq!(by(Time::Unjudged), (true, vec![SignatureValid]));
+
+    // A successor beside it takes over: what it has not signed is of no use to it.
+    let next = self::signer();
+    let both = set(Some(1), vec![trusted_entry(&trusted), keys(&next.public_pem(), &[])]);
+    let judged = |signatures: &[Material]| {
+        judge_by(
+            &both,
+            signatures,
+            Terms { time: Time::Judged(moment(100)), ..Terms::within(Limits::DEFAULT) },
+        )
+    };
+    assert_eq!(judged(&signature), (false, vec![KeyExpired]));
+    let two = [signature[0].clone(), next.bundle(&image(), &none()).unwrap()];
+    assert_eq!(judged(&two), (true, vec![KeyExpired, SignatureValid]));
+}
+
+fn trusted_entry(attestors: &Attestors) -> Attestor {
+    attestors.sets()[0].entries[0].clone()
+}
+
+#[test]
+fn a_signature_is_for_the_image_that_it_names() {
+    let signer = signer();
+    let trusted = Attestors::any_of_keys(&signer.public_pem());
+    let of = |name: &str, required| {
+        let identity = Identity { required, remap: BTreeMap::new(), rewriter: None };
+        let naming = Naming::new(Reference::parse(name).unwrap(), identity);
+        let tag = signer.cosign_sig(&image(), "a.b/core/kube-proxy", &none()).unwrap();
+        let by = |material| {
+            judge_by(&trusted, &[material], Terms { name: Some(&naming), ..Terms::within(Limits::DEFAULT) })
+        };
+        let statement = json!({
+            "_type": "https://in-toto.io/Statement/v1",
+            "subject": [{ "name": "a.b/core/kube-proxy", "digest": { "sha256": image().hex() } }],
+            "predicateType": "https://sigstore.dev/cosign/sign/v1",
+        });
+        [tag, signer.bundle_of(&statement).unwrap(), signer.bundle(&image(), &none()).unwrap()].map(by)
+    };
+    use Code::{NameMismatch, NoName, SignatureValid};
+    let (good, other) = ((true, vec![SignatureValid]), (false, vec![NameMismatch]));
+    assert_eq!(of("a.b/core/kube-proxy:1", true), [good.clone(), good.clone(), (false, vec![NoName])]);
+    let unnamed = (true, vec![SignatureValid, NoName]);
+    assert_eq!(of("a.b/core/kube-proxy:1", false), [good.clone(), good, unnamed.clone()]);
+    assert_eq!(of("a.b/team/debug-shell:1", false), [other.clone(), other, unnamed]);
 }

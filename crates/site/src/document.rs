@@ -70,6 +70,8 @@ pub(crate) struct NodesDocument {
 pub(crate) struct RegistryDocument {
     pub(crate) name: String,
     pub(crate) endpoints: Vec<EndpointDocument>,
+    #[serde(default)]
+    pub(crate) image_pull_secrets: bool,
 }
 
 #[derive(Deserialize)]
@@ -80,6 +82,7 @@ pub(crate) struct EndpointDocument {
     #[serde(default)]
     pub(crate) addresses: Vec<String>,
     pub(crate) ca: Option<SourceDocument>,
+    pub(crate) credentials: Option<SourceDocument>,
     #[serde(default)]
     pub(crate) allow_hosts: Vec<String>,
 }
@@ -98,24 +101,57 @@ pub(crate) struct RewriteDocument {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct TrustDocument {
     #[serde(default)]
-    pub(crate) keys: BTreeMap<String, SourceDocument>,
+    pub(crate) keys: BTreeMap<String, KeyDocument>,
     #[serde(default)]
     pub(crate) bundle_keys: Vec<String>,
+    #[serde(default)]
+    pub(crate) identity: IdentityDocument,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct IdentityDocument {
+    #[serde(default, deserialize_with = "word")]
+    pub(crate) check: Option<String>,
+    #[serde(default)]
+    pub(crate) remap: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct SourceDocument {
     pub(crate) file: Option<String>,
     pub(crate) pem: Option<String>,
     pub(crate) secret: Option<ObjectKey>,
     pub(crate) config_map: Option<ObjectKey>,
+}
+
+/// A source with the time of a key: each field by name, as a flattened struct would take any.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct KeyDocument {
+    file: Option<String>,
+    pem: Option<String>,
+    secret: Option<ObjectKey>,
+    config_map: Option<ObjectKey>,
     pub(crate) trusted_from: Option<String>,
     pub(crate) trusted_until: Option<String>,
 }
 
+impl KeyDocument {
+    pub(crate) fn source(&self) -> SourceDocument {
+        let Self { file, pem, secret, config_map, .. } = self;
+        SourceDocument {
+            file: file.clone(),
+            pem: pem.clone(),
+            secret: secret.clone(),
+            config_map: config_map.clone(),
+        }
+    }
+}
+
 /// An object by name, or by name and key.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum ObjectKey {
     Name(String),

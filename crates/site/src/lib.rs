@@ -10,11 +10,12 @@
 mod document;
 mod duration;
 mod model;
+mod trust;
 mod url;
 
 pub use duration::{DurationError, parse_duration};
 pub use model::{
     Endpoint, ExceptionMode, Mode, PinForm, Pinning, Problem, Problems, Registry, Rewrite, Site, Source,
-    Trust,
 };
+pub use trust::{IdentityCheck, Key, Trust};
 pub use url::{HostPort, RegistryUrl, Scheme, UrlError};

@@ -1,6 +1,6 @@
 //! The Site as the rest of the program uses it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use countersign_reference::{Digest, Reference, Rewriter};
 use crate::document::{
     API_VERSION, EndpointDocument, KIND, NodesDocument, ObjectKey, SiteDocument, SourceDocument, Spec,
 };
-use crate::{HostPort, RegistryUrl, Scheme, parse_duration};
+use crate::{HostPort, RegistryUrl, Scheme, Trust, parse_duration};
 
 /// `tagFreshness` where none is written.
 const DEFAULT_FRESHNESS: Duration = Duration::from_secs(10);
@@ -99,6 +99,8 @@ pub struct Registry {
     pub name: String,
     /// Who serves it, in the order in which they are asked.
     pub endpoints: Vec<Endpoint>,
+    /// Whether a pod's `imagePullSecrets` are used where an endpoint lets nobody else look.
+    pub pull_secrets: bool,
 }
 
 /// A server of the logical registry.
@@ -112,6 +114,8 @@ pub struct Endpoint {
     pub addresses: Vec<IpAddr>,
     /// The CA certificates that its certificate is checked with.
     pub ca: Option<Source>,
+    /// Who asks, as Docker's `config.json` keeps it; nobody in particular where there is none.
+    pub credentials: Option<Source>,
     /// Hosts that it may send us to, for blobs and tokens.
     pub allow_hosts: Vec<HostPort>,
 }
@@ -169,15 +173,6 @@ impl Nodes {
     }
 }
 
-/// Keys by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Trust {
-    /// Where each key is read from.
-    pub keys: BTreeMap<String, Source>,
-    /// Which of them may sign a bundle's index.
-    pub bundle_keys: Vec<String>,
-}
-
 /// Where some text is read from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
@@ -225,21 +220,22 @@ impl fmt::Display for Problems {
 }
 
 impl Problems {
-    fn add(&mut self, path: impl Into<String>, message: impl fmt::Display) {
+    pub(crate) fn add(&mut self, path: impl Into<String>, message: impl fmt::Display) {
         self.0.push(Problem { path: path.into(), message: message.to_string() });
     }
 
     /// The value, or a note that there is none.
-    fn take<T, E: fmt::Display>(&mut self, path: &str, result: Result<T, E>) -> Option<T> {
+    pub(crate) fn take<T, E: fmt::Display>(&mut self, path: &str, result: Result<T, E>) -> Option<T> {
         result.map_err(|error| self.add(path, error)).ok()
     }
 }
 
 impl Site {
-    /// Everything that it names to be read elsewhere: CAs and keys.
+    /// Everything that it names to be read elsewhere: CAs, credentials and keys.
     pub fn sources(&self) -> impl Iterator<Item = &Source> {
-        let authorities = self.registry.endpoints.iter().filter_map(|endpoint| endpoint.ca.as_ref());
-        authorities.chain(self.trust.keys.values())
+        let endpoints = self.registry.endpoints.iter();
+        let of_endpoints = endpoints.flat_map(|endpoint| endpoint.ca.iter().chain(&endpoint.credentials));
+        of_endpoints.chain(self.trust.keys.values().map(|key| &key.source))
     }
 
     /// Reads the text of a Site: one YAML document.
@@ -282,25 +278,7 @@ impl Site {
         if let Some(rewriter) = rewriter.as_ref().filter(|rewriter| rewriter.registry() != registry.name) {
             problems.add("spec.registry.name", format!("write it as `{}`", rewriter.registry()));
         }
-        let mut keys = BTreeMap::new();
-        for (name, source) in &trust.keys {
-            let source = check_source(source, &format!("spec.trust.keys.{name}"), &mut problems);
-            keys.extend(source.map(|source| (name.clone(), source)));
-        }
-        for (index, name) in trust.bundle_keys.iter().enumerate() {
-            if !trust.keys.contains_key(name) {
-                problems.add(
-                    format!("spec.trust.bundleKeys[{index}]"),
-                    format!("there is no key `{name}` in spec.trust.keys"),
-                );
-            }
-        }
-        if !keys.is_empty() && keys.keys().all(|name| trust.bundle_keys.contains(name)) {
-            warnings.add(
-                "spec.trust.bundleKeys",
-                "every key is one for bundles, which sign no images: add the signer's under a name of its own",
-            );
-        }
+        let trust = Trust::check(trust, &mut problems, &mut warnings);
         let mut revoked = BTreeSet::new();
         for (index, digest) in document.spec.revoked.iter().enumerate() {
             revoked.extend(problems.take(&format!("spec.revoked[{index}]"), Digest::parse(digest)));
@@ -347,13 +325,17 @@ impl Site {
         let (Some(rewriter), true) = (rewriter, problems.0.is_empty()) else { return Err(problems) };
         Ok(Self {
             mode,
-            registry: Registry { name: registry.name.clone(), endpoints },
+            registry: Registry {
+                name: registry.name.clone(),
+                endpoints,
+                pull_secrets: registry.image_pull_secrets,
+            },
             rewrite: Rewrite {
                 enabled: rewrite.enabled.unwrap_or(true),
                 bootstrap: rewrite.bootstrap,
                 rewriter,
             },
-            trust: Trust { keys, bundle_keys: trust.bundle_keys.clone() },
+            trust,
             revoked,
             tag_freshness,
             stale,
@@ -370,7 +352,12 @@ impl Site {
 }
 
 /// The value of a word; the first of the list where none is written.
-fn one_of<T: Copy>(problems: &mut Problems, path: &str, text: Option<&str>, words: &[(&str, T)]) -> T {
+pub(crate) fn one_of<T: Copy>(
+    problems: &mut Problems,
+    path: &str,
+    text: Option<&str>,
+    words: &[(&str, T)],
+) -> T {
     let found = text.and_then(|text| words.iter().find(|(word, _)| *word == text));
     if let (Some(text), None) = (text, found) {
         let words: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
@@ -393,6 +380,9 @@ fn check_endpoint(
         addresses.extend(problems.take(&format!("{path}.addresses[{index}]"), address));
     }
     let ca = document.ca.as_ref().and_then(|ca| check_source(ca, &format!("{path}.ca"), problems));
+    let credentials = document.credentials.as_ref();
+    let credentials =
+        credentials.and_then(|source| check_source(source, &format!("{path}.credentials"), problems));
     let url = url?;
     let mut allow_hosts = Vec::new();
     for (index, text) in document.allow_hosts.iter().enumerate() {
@@ -413,6 +403,9 @@ fn check_endpoint(
                 format!("{path}.url"),
                 "plain `http` beyond loopback: anybody on the way can change what is read",
             );
+            if document.credentials.is_some() {
+                problems.add(format!("{path}.credentials"), "no password goes over plain `http`");
+            }
         }
     }
     if url.scheme == Scheme::Https && document.ca.is_none() {
@@ -421,17 +414,10 @@ fn check_endpoint(
             "an `https` endpoint needs the CA that its certificate is checked with",
         );
     }
-    Some(Endpoint { name: document.name.clone(), url, addresses, ca, allow_hosts })
+    Some(Endpoint { name: document.name.clone(), url, addresses, ca, credentials, allow_hosts })
 }
 
-fn check_source(document: &SourceDocument, path: &str, problems: &mut Problems) -> Option<Source> {
-    for (field, value) in [("trustedFrom", &document.trusted_from), ("trustedUntil", &document.trusted_until)]
-    {
-        if value.is_some() {
-            problems
-                .add(format!("{path}.{field}"), "not supported yet: to end the trust in a key, remove it");
-        }
-    }
+pub(crate) fn check_source(document: &SourceDocument, path: &str, problems: &mut Problems) -> Option<Source> {
     let object = |object: &ObjectKey| match object {
         ObjectKey::Name(name) => (name.clone(), None),
         ObjectKey::Key { name, key } => (name.clone(), key.clone()),
@@ -498,7 +484,7 @@ spec:
         let site = Site::parse(SITE).unwrap();
         assert_eq!(site.registry.endpoints[1].addresses, ["10.92.100.71".parse::<IpAddr>().unwrap()]);
         assert_eq!(
-            site.trust.keys["vendor-2026"],
+            site.trust.keys["vendor-2026"].source,
             Source::Secret { name: "keys".into(), key: Some("vendor.pub".into()) }
         );
         assert_eq!((site.tag_freshness.as_secs(), site.stale.as_secs()), (10, 604_800));
@@ -537,8 +523,18 @@ spec:
             ),
             (
                 "key: vendor.pub }",
-                "key: vendor.pub }, trustedUntil: 2028-01-01",
-                "spec.trust.keys.vendor-2026.trustedUntil: not supported yet",
+                "key: vendor.pub }, trustedUntil: soon",
+                "spec.trust.keys.vendor-2026.trustedUntil: `soon` is not a date",
+            ),
+            (
+                "key: vendor.pub }",
+                "key: vendor.pub }, trustedFrom: 2028-01-01, trustedUntil: 2028-01-01",
+                "spec.trust.keys.vendor-2026.trustedUntil: is not after `trustedFrom`",
+            ),
+            (
+                "bundleKeys: [seal-2026]",
+                "identity: { check: maybe }",
+                "spec.trust.identity.check: `maybe` is not one of `off`, `named`, `required`",
             ),
             ("revoked: []", "revoked: [sha256:x]", "spec.revoked[0]: a sha256 digest has 64"),
             ("tagFreshness: 10s", "tagFreshness: 1h", "spec.tagFreshness: at most 300 seconds"),

@@ -49,6 +49,22 @@ codes! {
     NoSignature = "no-signature", Some("sign the digest with `cosign sign --key …`, or copy its signatures along: plain image copies drop them");
     /// The signature was not made by any key of the policy.
     KeyMismatch = "key-mismatch", Some("a re-signed image needs its new key in the policy first");
+    /// The signature was made by a key that is not trusted any more.
+    KeyExpired = "key-expired", Some("the Site's `trustedUntil` of this key is over: sign the image with its successor, or move the date");
+    /// The signature was made by a key that is not trusted yet.
+    KeyNotYet = "key-not-yet", Some("the Site's `trustedFrom` of this key is still to come: check the clock, or the date");
+    /// The key that the image is verified by will not be trusted much longer.
+    KeyEndsSoon = "key-ends-soon", Some("sign with the next key, and have the Site trust both, before `trustedUntil` of this one");
+    /// The clock is behind what it must have shown already, so no dates of keys are judged.
+    ClockBehind = "clock-behind", Some("set the clock (NTP): until then keys are trusted whatever their dates");
+    /// The signature is for an image of another name.
+    NameMismatch = "name-mismatch", Some("the image was signed under another name: pull it by that one, or add the mapping to the Site's `trust.identity.remap`");
+    /// The signature names no image, and the Site wants every one to.
+    NoName = "no-name", Some("sign it in the `.sig` form, which names the image: bundles do so only where the signer puts a name in");
+    /// The index that the tag stands for does not list the digest.
+    ForeignManifest = "foreign-manifest", Some("the digest belongs to another image or another build: use the digest of the index, or one that it lists");
+    /// An index that is signed lists the digest.
+    ListedByIndex = "listed-by-index", None;
     /// The signed payload names another digest.
     DigestMismatch = "digest-mismatch", Some("the signature belongs to another image: sign this digest");
     /// The bytes that the registry sent do not hash to the digest that was asked for.
@@ -99,8 +115,34 @@ codes! {
     TooManyImages = "too-many-images", Some("split the pod");
     /// The answer comes from memory, as no endpoint can be asked.
     Stale = "stale", Some("no endpoint answers: the digest last verified for this very tag is used until the site's `stale` is over");
+    /// Evidence that is not what was put there.
+    BadEvidence = "bad-evidence", Some("somebody has changed the store: `countersign evidence list` names the entries that count");
     /// Something here failed that should not.
     Internal = "internal", Some("this is a fault of Countersign: please report it with the log around this line");
+}
+
+impl Code {
+    /// Whether it says what is wrong with a signature that is there.
+    pub const fn is_of_signature(self) -> bool {
+        matches!(
+            self,
+            Self::KeyMismatch
+                | Self::KeyExpired
+                | Self::KeyNotYet
+                | Self::DigestMismatch
+                | Self::WrongPredicate
+                | Self::WrongType
+                | Self::AnnotationMismatch
+                | Self::NameMismatch
+                | Self::NoName
+                | Self::UnsupportedFormat
+        )
+    }
+
+    /// Whether it is worth a word about an image that is verified.
+    pub const fn is_warning(self) -> bool {
+        matches!(self, Self::KeyExpired | Self::KeyNotYet | Self::KeyEndsSoon | Self::ClockBehind)
+    }
 }
 
 impl fmt::Display for Code {

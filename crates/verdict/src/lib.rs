@@ -17,5 +17,6 @@ pub mod text;
 pub use code::{Code, Hint};
 pub use outcome::{Check, Decision, FailurePolicy, Format, Outcome, Proof, Tier, Verdict};
 pub use question::{
-    Attestor, AttestorSet, Attestors, HashAlgorithm, KeyAttestor, Question, SignatureRepository,
+    Attestor, AttestorSet, Attestors, HashAlgorithm, KeyAttestor, Period, PullSecrets, Question,
+    SignatureRepository,
 };

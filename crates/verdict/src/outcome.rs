@@ -38,6 +38,12 @@ impl Verdict {
         }
     }
 
+    /// What whoever asked should know although it is verified.
+    pub fn warnings(&self) -> impl Iterator<Item = &Check> {
+        let verified = self.proof().is_some();
+        self.checks.iter().filter(move |check| verified && check.code.is_warning())
+    }
+
     /// The reason that decided: the last check with a code that calls for action.
     pub fn deciding(&self) -> Option<&Check> {
         let of_outcome = |check: &&Check| check.code.hint().is_some();
@@ -152,6 +158,12 @@ pub struct Proof {
     pub format: Format,
     /// Where that signature was read: an endpoint, or `evidence`.
     pub source: String,
+    /// The image that the signature names, where its signer put a name in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The index that was signed, where it is not the digest itself but lists it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<Digest>,
     /// Set when the digest of the tag came from memory during an outage: when it was last
     /// confirmed by a registry.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -217,6 +229,8 @@ mod tests {
             keys: vec![],
             format: Format::CosignSig,
             source: String::new(),
+            name: None,
+            index: None,
             stale_since: None,
         };
         for (outcome, fail, fail_ignore, ignore) in [

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use countersign_reference::{Digest, ParseError, Reference};
+use jiff::Timestamp;
 use serde::Serialize;
 
 /// Which image has to be signed by whom, and where its signatures are kept.
@@ -15,15 +16,26 @@ pub struct Question {
     pub attestors: Attestors,
     /// Where signatures are kept, if not beside the image.
     pub repository: Option<SignatureRepository>,
-    /// Whether a record of the tag may be of any age while no endpoint answers: in namespaces that
-    /// must not wait.
+    /// Whether a record of the tag may be of any age while no endpoint answers, and a key whose time
+    /// is over counts and is told: in namespaces that must not wait.
     pub any_age: bool,
+    /// Whose credentials may be used where an endpoint lets nobody else look.
+    pub pull_secrets: Option<PullSecrets>,
+}
+
+/// The Secrets that a pod's node would pull with.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PullSecrets {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// Their names, in the pod's order.
+    pub names: Vec<String>,
 }
 
 impl Question {
     /// A question about an image with its signatures beside it.
     pub fn new(image: Reference, attestors: Attestors) -> Self {
-        Self { image, attestors, repository: None, any_age: false }
+        Self { image, attestors, repository: None, any_age: false, pull_secrets: None }
     }
 }
 
@@ -75,9 +87,7 @@ impl Attestors {
 
     /// One set, satisfied by a signature of any of these keys (one or more PEM blocks).
     pub fn any_of_keys(pem: &str) -> Self {
-        let key =
-            KeyAttestor { pem: pem.to_owned(), hash: HashAlgorithm::default(), annotations: BTreeMap::new() };
-        Self::new(vec![AttestorSet { count: Some(1), entries: vec![Attestor::Keys(key)] }])
+        Self::new(vec![AttestorSet { count: Some(1), entries: vec![Attestor::Keys(KeyAttestor::of(pem))] }])
     }
 
     /// The sets.
@@ -141,6 +151,45 @@ pub struct KeyAttestor {
     pub hash: HashAlgorithm,
     /// Annotations that the signed payload has to carry, all of them in one payload.
     pub annotations: BTreeMap<String, String>,
+    /// What the Site calls the keys, where it is the Site that names them.
+    pub name: Option<String>,
+    /// When the keys are trusted.
+    pub period: Period,
+}
+
+impl KeyAttestor {
+    /// These keys (one or more PEM blocks) at any time, whatever else is signed.
+    pub fn of(pem: impl Into<String>) -> Self {
+        Self {
+            pem: pem.into(),
+            hash: HashAlgorithm::default(),
+            annotations: BTreeMap::new(),
+            name: None,
+            period: Period::default(),
+        }
+    }
+}
+
+/// A stretch of time, without an end where none is given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Period {
+    /// Its first moment.
+    pub from: Option<Timestamp>,
+    /// The first moment after it.
+    pub until: Option<Timestamp>,
+}
+
+impl Period {
+    /// Whether a moment is in it.
+    pub fn has(&self, moment: Timestamp) -> bool {
+        self.from.is_none_or(|from| from <= moment) && self.until.is_none_or(|until| moment < until)
+    }
+
+    /// What is in both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { from: self.from.max(other.from), until: [self.until, other.until].into_iter().flatten().min() }
+    }
 }
 
 /// A policy's `signatureAlgorithm`. `sha224` is refused when a policy is loaded: no signer of
@@ -167,6 +216,21 @@ mod tests {
         let sigs = SignatureRepository::parse("Registry.local/sigs").unwrap().unwrap();
         assert_eq!(sigs.reference().to_string(), "registry.local/sigs");
         assert!(SignatureRepository::parse("registry.local/sigs:1").is_err());
+    }
+
+    #[test]
+    fn a_period_ends_before_its_end() {
+        let moment = |second| Timestamp::from_second(second).unwrap();
+        let period = |from: Option<i64>, until: Option<i64>| Period {
+            from: from.map(moment),
+            until: until.map(moment),
+        };
+        let both = period(Some(1), None).and(period(None, Some(3)));
+        assert_eq!(both, period(Some(1), Some(3)));
+        assert_eq!(both.and(period(Some(2), Some(9))), period(Some(2), Some(3)));
+        let inside: Vec<i64> = (0..5).filter(|second| both.has(moment(*second))).collect();
+        assert_eq!(inside, [1, 2]);
+        assert!(Period::default().has(Timestamp::MIN) && Period::default().has(Timestamp::MAX));
     }
 
     #[test]

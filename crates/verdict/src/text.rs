@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use countersign_reference::Digest;
 use serde_json::json;
 
-use crate::{Code, Outcome, Verdict};
+use crate::{Check, Outcome, Verdict};
 
 /// The most checks that a denial lists; `--explain` shows all.
 const SHOWN_CHECKS: usize = 6;
@@ -26,22 +26,42 @@ pub fn denial(verdict: &Verdict, written: &str, policy: &str, rule: &str) -> Str
     text
 }
 
-/// One verdict in full, every check included.
+/// One verdict in full: every check as a tree, by the place where it was made and what it is about.
 pub fn explanation(verdict: &Verdict) -> String {
     let mut text = format!("image {}\n", verdict.image);
-    body(&mut text, verdict, usize::MAX);
+    head(&mut text, verdict);
+    let mut places: Vec<(&str, Vec<&Check>)> = Vec::new();
+    for check in &verdict.checks {
+        match places.iter_mut().find(|(at, _)| *at == check.at) {
+            Some((_, checks)) => checks.push(check),
+            None => places.push((&check.at, vec![check])),
+        }
+    }
+    for (at, checks) in places {
+        _ = writeln!(text, "  {}", if at.is_empty() { "(in all)" } else { at });
+        for (index, check) in checks.iter().enumerate() {
+            let branch = if index + 1 == checks.len() { "└─" } else { "├─" };
+            let artifact =
+                if check.artifact.is_empty() { String::new() } else { format!("{}: ", check.artifact) };
+            _ = writeln!(text, "  {branch} {artifact}{} [{}]", check.detail, check.code);
+        }
+    }
     if let Some(hint) = verdict.deciding().and_then(|check| check.code.hint()) {
         _ = writeln!(text, "  hint: {hint}");
     }
     text
 }
 
-fn body(text: &mut String, verdict: &Verdict, most: usize) {
+fn head(text: &mut String, verdict: &Verdict) {
     if let Some(digest) = &verdict.digest {
         let from = verdict.endpoint.as_deref().map(|at| format!("  (from {at})")).unwrap_or_default();
         _ = writeln!(text, "  digest     {}{from}", shortened(digest));
     }
     _ = writeln!(text, "  verdict    {}: {}", verdict.outcome.word(), summary(verdict));
+}
+
+fn body(text: &mut String, verdict: &Verdict, most: usize) {
+    head(text, verdict);
     for check in verdict.checks.iter().take(most) {
         let at = if check.at.is_empty() { String::new() } else { format!("{}: ", check.at) };
         let artifact =
@@ -55,24 +75,7 @@ fn body(text: &mut String, verdict: &Verdict, most: usize) {
 
 /// One line on what was found.
 pub fn summary(verdict: &Verdict) -> String {
-    let signatures = verdict
-        .checks
-        .iter()
-        .filter(|check| {
-            use Code::{
-                AnnotationMismatch, DigestMismatch, KeyMismatch, UnsupportedFormat, WrongPredicate, WrongType,
-            };
-            matches!(
-                check.code,
-                KeyMismatch
-                    | DigestMismatch
-                    | WrongPredicate
-                    | WrongType
-                    | AnnotationMismatch
-                    | UnsupportedFormat
-            )
-        })
-        .count();
+    let signatures = verdict.checks.iter().filter(|check| check.code.is_of_signature()).count();
     let first = || verdict.deciding().map(|check| check.detail.clone()).unwrap_or_default();
     match &verdict.outcome {
         Outcome::Verified(proof) => {
@@ -80,7 +83,9 @@ pub fn summary(verdict: &Verdict) -> String {
                 .stale_since
                 .map(|since| format!(", tag not confirmed by a registry since {since}"))
                 .unwrap_or_default();
-            format!("{} by key {}{stale}", proof.format, proof.keys.join(", "))
+            let index = proof.index.as_ref();
+            let index = index.map(|index| format!(" of the index {}", shortened(index))).unwrap_or_default();
+            format!("{}{index} by key {}{stale}", proof.format, proof.keys.join(", "))
         }
         Outcome::Unsigned => "no signature in any format".to_owned(),
         Outcome::Rejected => match signatures {
@@ -118,7 +123,7 @@ pub fn data(verdict: &Verdict) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Check;
+    use crate::Code;
     use countersign_reference::Reference;
 
     fn rejected() -> Verdict {
@@ -147,6 +152,26 @@ mod tests {
                      - https://registry.local: referrers: none [not-present]
           hint: a re-signed image needs its new key in the policy first;
                 `countersign verify --explain registry.local/quay.io/acme/db:1.4` shows each check
+        ");
+    }
+
+    #[test]
+    fn an_explanation_is_a_tree_of_places() {
+        let mut verdict = rejected();
+        verdict.checks.push(Check::new("evidence", "signature", Code::KeyExpired, "key `a` is over"));
+        verdict.checks.push(Check::new("", "", Code::NoSignature, "none"));
+        insta::assert_snapshot!(explanation(&verdict), @r"
+        image registry.local/quay.io/acme/db:1.4
+          digest     sha256:2d711642…4881  (from https://registry.local)
+          verdict    Rejected: 2 signatures, none that this policy accepts
+          https://registry.local
+          ├─ cosign .sig 1: not made by any of 5 keys [key-mismatch]
+          └─ referrers: none [not-present]
+          evidence
+          └─ signature: key `a` is over [key-expired]
+          (in all)
+          └─ none [no-signature]
+          hint: sign the digest with `cosign sign --key …`, or copy its signatures along: plain image copies drop them
         ");
     }
 

@@ -6,8 +6,8 @@ use countersign_manifest::{Descriptor, EMPTY};
 use countersign_reference::Digest;
 use countersign_registry::{Class, Error, Referrers};
 use countersign_signature::{
-    BUNDLE_MEDIA_TYPE_PREFIX, Judge, Limits, Located, Material, SIMPLE_SIGNING_MEDIA_TYPE, Signatures, Trust,
-    Verified,
+    BUNDLE_MEDIA_TYPE_PREFIX, Judge, Limits, Located, Material, SIMPLE_SIGNING_MEDIA_TYPE, Signatures, Terms,
+    Trust, Verified,
 };
 use countersign_verdict::{Check, Code, Outcome};
 
@@ -32,10 +32,10 @@ pub(crate) async fn find(
     repository: &str,
     digest: &Digest,
     trust: &Trust,
-    limits: Limits,
+    terms: Terms<'_>,
     now: Duration,
 ) -> Found {
-    let judge = Judge::new(trust, digest, limits);
+    let (judge, limits) = (Judge::new(trust, digest, terms), terms.limits);
     let mut search = Search { digest, repository, limits, judge, notes: Vec::new(), errors: Vec::new(), now };
     let mut classes = Vec::new();
     let order = std::iter::once(serving).chain((0..route.endpoints.len()).filter(|index| *index != serving));

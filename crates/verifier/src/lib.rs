@@ -15,17 +15,24 @@
 //!   held for [`HELD_NEGATIVE`].
 //! * A proof is remembered by digest, attestors and trust generation, never by name: a tag that
 //!   moves finds no proof (T-04).
+//! * The signature of an index is one of what it lists, once the index is known: from the tag beside
+//!   the digest, or from the evidence.
+//! * What one image may cost is bounded, over all endpoints and retries ([`Settings`]).
 //! * No lock is held across an await.
 
 mod find;
 mod flight;
+mod proofs;
 mod resolve;
 mod route;
+mod settings;
 mod verifier;
+mod who;
 
 pub use flight::Flights;
 pub use route::{Rules, SetupError, SourceLoader};
-pub use verifier::{HELD_NEGATIVE, Purpose, Settings, Verifier};
+pub use settings::{SecretReader, Settings};
+pub use verifier::{HELD_NEGATIVE, Purpose, Verifier};
 
 /// Whether attestors can be judged by, for whoever takes them from a person.
 pub fn check_attestors(

@@ -1,7 +1,10 @@
 //! Tag → digest, the one step in which a registry is believed.
 
+use std::sync::Arc;
+
+use countersign_evidence::Index;
 use countersign_reference::{Digest, Reference};
-use countersign_registry::{Class, Error};
+use countersign_registry::{Class, Error, Manifest};
 use countersign_verdict::{Check, Code, Outcome};
 
 use crate::route::Route;
@@ -9,8 +12,8 @@ use crate::route::Route;
 /// What the endpoints say about an image, in their order.
 #[derive(Clone, Debug)]
 pub(crate) enum Resolved {
-    /// The digest, and the index of the endpoint that has it.
-    Found { digest: Digest, at: usize, checks: Vec<Check> },
+    /// The digest, which of the endpoints has it, and the index where it is one.
+    Found { digest: Digest, at: usize, index: Option<Arc<Index>>, checks: Vec<Check> },
     /// Why there is none.
     Failed { outcome: Outcome, checks: Vec<Check> },
 }
@@ -19,7 +22,7 @@ pub(crate) enum Resolved {
 /// except for content that contradicts itself, where a node's pull fails as well.
 pub(crate) async fn resolve(route: &Route, image: &Reference, compare: bool) -> Resolved {
     let mut checks = Vec::new();
-    let mut found: Option<(Digest, usize)> = None;
+    let mut found: Option<(Manifest, usize)> = None;
     let mut classes = Vec::new();
     for (index, server) in route.endpoints.iter().enumerate() {
         let endpoint = &server.endpoint;
@@ -32,13 +35,14 @@ pub(crate) async fn resolve(route: &Route, image: &Reference, compare: bool) -> 
         };
         match answer {
             Ok(manifest) => match &found {
-                Some((first, _)) if *first != manifest.digest => {
-                    let detail = format!("it has {}, an endpoint before it {first}", manifest.digest);
+                Some((first, _)) if first.digest != manifest.digest => {
+                    let detail =
+                        format!("it has {}, an endpoint before it {}", manifest.digest, first.digest);
                     checks.push(Check::new(endpoint.url(), "manifest", Code::EndpointsDisagree, detail));
                     return Resolved::Failed { outcome: Outcome::Refused, checks };
                 }
                 Some(_) => {}
-                None => found = Some((manifest.digest, index)),
+                None => found = Some((manifest, index)),
             },
             Err(error) => {
                 checks.push(failed(endpoint.url(), "manifest", &error));
@@ -54,8 +58,10 @@ pub(crate) async fn resolve(route: &Route, image: &Reference, compare: bool) -> 
             break;
         }
     }
-    if let Some((digest, at)) = found {
-        return Resolved::Found { digest, at, checks };
+    if let Some((manifest, at)) = found {
+        let Manifest { document, bytes, digest, .. } = manifest;
+        let index = Index::of(&document, digest.clone(), bytes).map(Arc::new);
+        return Resolved::Found { digest, at, index, checks };
     }
     let outcome = if classes.contains(&Class::Unreachable) {
         Outcome::Undecided

@@ -7,8 +7,10 @@ use std::time::Duration;
 use countersign_clock::Clock;
 use countersign_https::{ClientTls, TlsError};
 use countersign_mirrors::{Mirror, Plan, Tree, TreeError};
-use countersign_reference::Reference;
-use countersign_registry::{Endpoint, EndpointSettings, Health, Limits, Timing};
+use countersign_reference::{Digest, Reference};
+use countersign_registry::{
+    Credentials, CredentialsError, DockerConfig, Endpoint, EndpointSettings, Health, Limits, Places, Timing,
+};
 use countersign_site::{Site, Source};
 
 /// Hosts whose endpoints are kept ready.
@@ -91,6 +93,14 @@ pub enum SetupError {
         /// What went wrong.
         why: String,
     },
+    /// Credentials cannot be used.
+    #[error("endpoint {endpoint}: credentials: {error}")]
+    Credentials {
+        /// Whose.
+        endpoint: String,
+        /// What is wrong.
+        error: CredentialsError,
+    },
     /// A CA or client certificate is unusable.
     #[error("endpoint {endpoint}: {error}")]
     Tls {
@@ -108,7 +118,25 @@ pub(crate) struct Routes {
     limits: Limits,
     timing: Timing,
     clock: Arc<dyn Clock>,
+    places: Places,
     made: Mutex<HashMap<String, Arc<Route>>>,
+    /// The same routes for those whose pods' credentials are used.
+    on_behalf: Mutex<HashMap<(String, Digest), Arc<Route>>>,
+}
+
+/// Who asks, where it is not this program itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Who {
+    /// Tells one from another, and says nothing of what is in it.
+    pub(crate) id: Digest,
+    /// In the order in which they are tried.
+    pub(crate) configs: Arc<[DockerConfig]>,
+}
+
+impl Who {
+    fn credentials_for(&self, endpoint: &Endpoint) -> Option<Credentials> {
+        self.configs.iter().find_map(|config| config.of(endpoint.host()).ok().flatten().cloned())
+    }
 }
 
 impl Routes {
@@ -119,7 +147,39 @@ impl Routes {
         timing: Timing,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { rules, load, limits, timing, clock, made: Mutex::default() }
+        let places = Places::new(&limits);
+        let (made, on_behalf) = (Mutex::default(), Mutex::default());
+        Self { rules, load, limits, timing, clock, places, made, on_behalf }
+    }
+
+    /// The route for an image as this one may go it; `None` if the credentials are for none of its
+    /// endpoints.
+    pub(crate) fn on_behalf(&self, image: &Reference, who: &Who) -> Result<Option<Arc<Route>>, SetupError> {
+        let route = self.of(image)?;
+        let key = (image.domain().to_owned(), who.id.clone());
+        let mut made = self.on_behalf.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(route) = made.get(&key) {
+            return Ok(Some(Arc::clone(route)));
+        }
+        let mut any = false;
+        let endpoints = route.endpoints.iter().map(|server| match who.credentials_for(&server.endpoint) {
+            None => Arc::clone(server),
+            Some(credentials) => {
+                any = true;
+                let endpoint = server.endpoint.on_behalf(credentials);
+                Arc::new(Server { endpoint, offer: Mutex::new(server.offer()) })
+            }
+        });
+        let endpoints = endpoints.collect();
+        if !any {
+            return Ok(None);
+        }
+        let route = Arc::new(Route { endpoints, falls_back_to: route.falls_back_to.clone() });
+        if made.len() >= MOST_ROUTES {
+            made.clear();
+        }
+        made.insert(key, Arc::clone(&route));
+        Ok(Some(route))
     }
 
     pub(crate) fn of(&self, image: &Reference) -> Result<Arc<Route>, SetupError> {
@@ -157,7 +217,19 @@ impl Routes {
             None => None,
         };
         let tls = ClientTls { ca_pem: ca_pem?, client_pem, skip_verify: mirror.skip_verify };
-        let settings = EndpointSettings { tls, limits: self.limits, timing: self.timing, credentials: None };
+        let credentials = match &mirror.credentials {
+            None => None,
+            Some(source) => DockerConfig::parse(&load(source)?)
+                .and_then(|config| config.of(&mirror.url.at).map(Option::<&_>::cloned))
+                .map_err(|error| SetupError::Credentials { endpoint: name(), error })?,
+        };
+        let settings = EndpointSettings {
+            tls,
+            limits: self.limits,
+            timing: self.timing,
+            credentials,
+            places: self.places.clone(),
+        };
         let endpoint = Endpoint::new(mirror, settings, Arc::clone(&self.clock))
             .map_err(|error| SetupError::Tls { endpoint: name(), error })?;
         Ok(Arc::new(Server { endpoint, offer: Mutex::default() }))

@@ -1,78 +1,39 @@
 //! The verifier.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use countersign_clock::Clock;
-use countersign_evidence::{Origin, Store, TagRecord};
+use countersign_evidence::{Index, Origin, Store, TagRecord};
 use countersign_reference::{Digest, Reference};
-use countersign_registry::{Health, Limits as RegistryLimits, Timing};
-use countersign_signature::{Judge, Limits, Located, Signatures, Trust, TrustError, Verified};
-use countersign_verdict::{Attestors, Check, Code, Outcome, Proof, Question, Verdict};
+use countersign_registry::{Budget, Health};
+use countersign_signature::{Trust, TrustError};
+use countersign_verdict::{Check, Code, Outcome, Proof, Question, Verdict};
 use tokio::time::Instant;
 
 use crate::find::{Found, find};
 use crate::flight::Flights;
+use crate::proofs::{Asked, Proofs, Proven, remarks};
 use crate::resolve::{Resolved, resolve};
-use crate::route::{Route, Routes, Rules, SetupError, SourceLoader};
+use crate::route::{Route, Routes, Rules, SetupError, SourceLoader, Who};
+use crate::{Settings, who};
 
 /// How long a definite negative answer is held.
 pub const HELD_NEGATIVE: Duration = Duration::from_secs(10);
-/// How long a flight may take, whoever waits for it or does not.
-const FLIGHT: Duration = Duration::from_secs(30);
-/// Proofs and parsed trusts that are remembered.
-const MOST_REMEMBERED: usize = 10_000;
-
-/// What a verifier goes by, besides mirror rules.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// How long the digest of a tag is reused before the registry is asked again.
-    pub tag_freshness: Duration,
-    /// How old a tag record may be when no endpoint answers.
-    pub stale: Duration,
-    /// Whether every endpoint has to agree about a tag, as nothing will be pinned.
-    pub compare_endpoints: bool,
-    /// Digests that are never verified.
-    pub revoked: BTreeSet<Digest>,
-    /// Raised when trust changes: what was remembered before counts no more.
-    pub trust_generation: u64,
-    /// How much of signatures is looked at.
-    pub limits: Limits,
-    /// How much of a registry's answers is taken in.
-    pub registry_limits: RegistryLimits,
-    /// How long requests may take.
-    pub timing: Timing,
-}
-
-impl Default for Settings {
-    /// The defaults of a Site; they trust nobody, since trust is in the question.
-    fn default() -> Self {
-        Self {
-            tag_freshness: Duration::from_secs(10),
-            stale: Duration::from_hours(168),
-            compare_endpoints: false,
-            revoked: BTreeSet::new(),
-            trust_generation: 0,
-            limits: Limits::DEFAULT,
-            registry_limits: RegistryLimits::DEFAULT,
-            timing: Timing::DEFAULT,
-        }
-    }
-}
 
 /// What a flight for signatures is about. Signatures live in repositories: the same digest may
 /// be unsigned in another one, so a negative answer is only for this one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct SearchKey {
-    host: String,
-
-    repository: String,
+    image: Reference,
     signatures: Option<Reference>,
     digest: Digest,
     attestors: Digest,
     generation: u64,
+    /// Whether keys whose time is over count.
+    any_age: bool,
+    who: Option<Digest>,
 }
 
 /// What a verdict is asked for.
@@ -84,27 +45,36 @@ pub enum Purpose {
     DryRun,
 }
 
-type ProofKey = (Digest, Digest, u64);
-
 /// The digest of an image, and the endpoint that has it.
 struct Resolution {
     digest: Digest,
     at: usize,
+    index: Option<Arc<Index>>,
     checks: Vec<Check>,
+}
+
+/// One question under way.
+struct Inquiry<'a> {
+    question: &'a Question,
+    trust: Arc<Trust>,
+    asked: Asked,
+    route: Arc<Route>,
+    /// In whose name endpoints are asked.
+    who: Option<Digest>,
+    purpose: Purpose,
+    budget: Arc<Budget>,
 }
 
 /// Answers questions about images.
 pub struct Verifier {
-    settings: Settings,
+    settings: Arc<Settings>,
     routes: Routes,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
-    trusts: Mutex<HashMap<Digest, Result<Arc<Trust>, TrustError>>>,
-    proofs: Mutex<HashMap<ProofKey, Verified<Signatures>>>,
+    proofs: Proofs,
     /// By the host as written, since rules are found by it.
-    tags: Flights<Reference, Resolved>,
+    tags: Flights<(Reference, Option<Digest>), Resolved>,
     searches: Flights<SearchKey, Found>,
-    hits: AtomicU64,
 }
 
 impl Verifier {
@@ -118,15 +88,13 @@ impl Verifier {
     ) -> Arc<Self> {
         let routes = Routes::new(rules, load, settings.registry_limits, settings.timing, Arc::clone(&clock));
         Arc::new(Self {
-            settings,
+            settings: Arc::new(settings),
             routes,
+            proofs: Proofs::new(Arc::clone(&store), Arc::clone(&clock)),
             store,
             clock,
-            trusts: Mutex::default(),
-            proofs: Mutex::default(),
             tags: Flights::default(),
             searches: Flights::default(),
-            hits: AtomicU64::new(0),
         })
     }
 
@@ -149,7 +117,7 @@ impl Verifier {
 
     /// How often a proof was found in the evidence.
     pub fn evidence_hits(&self) -> u64 {
-        self.hits.load(Ordering::Relaxed)
+        self.proofs.evidence_hits()
     }
 
     /// The verdict, at the latest at the deadline.
@@ -166,41 +134,60 @@ impl Verifier {
                 let check = Check::new("", "", Code::Deadline, "the time for this request was over");
                 // A registry that has said what the tag is of is not away.
                 if answered.load(Ordering::Relaxed) {
-                    return self.failed(question, Outcome::Undecided, vec![check]);
+                    return failed(question, Outcome::Undecided, vec![check]);
                 }
-                self.stale(question, vec![check], Outcome::Undecided)
+                self.stale(question, vec![check])
             }
         }
     }
 
     /// The verdict if it can be given without the network.
     pub fn at_hand(&self, question: &Question) -> Option<Verdict> {
-        let trust = match self.trust(&question.attestors) {
-            Ok(trust) => trust,
-            Err(verdict) => return Some(refused_trust(question, &verdict)),
+        let (trust, asked) = match self.terms(question) {
+            Ok(terms) => terms,
+            Err(error) => return Some(refused_trust(question, &error)),
         };
         let now = self.clock.monotonic();
-        let (digest, at) = match question.image.digest() {
-            Some(digest) => (digest.clone(), None),
-            None => match self.tags.held(&question.image, now)? {
-                Resolved::Found { digest, at, .. } => (digest, Some(at)),
-                Resolved::Failed { outcome, checks } => return Some(self.failed(question, outcome, checks)),
+        let (digest, at, index) = match question.image.digest() {
+            Some(digest) => (digest.clone(), None, None),
+            None => match self.tags.held(&(question.image.clone(), None), now)? {
+                Resolved::Found { digest, at, index, .. } => (digest, Some(at), index),
+                Resolved::Failed { outcome, checks } => return Some(failed(question, outcome, checks)),
             },
         };
-        if let Some(verdict) = self.revoked(question, &digest) {
+        if let Some(verdict) = self.revoked(question, &digest, index.as_deref()) {
             return Some(verdict);
         }
-        if let Some(proof) = self.known(question, &digest, &trust) {
-            return Some(verified(question, &proof, None, self.endpoint_name(question, at), Vec::new()));
+        if let Ok(proven) = self.known(question, &digest, &trust, &asked) {
+            return Some(verified(question, &digest, &proven, self.endpoint_name(question, at), Vec::new()));
         }
-        match self.searches.held(&self.search_key(question, &digest), now)? {
-            Found::Verified { proof, checks } => {
-                Some(verified(question, &proof, None, self.endpoint_name(question, at), checks))
-            }
+        // The index of its tag may list a digest that is not signed itself.
+        if question.image.digest().is_some() && question.image.tag().is_some() {
+            return None;
+        }
+        match self.searches.held(&self.search_key(question, &digest, None), now)? {
             Found::Not { outcome, checks } => {
-                Some(Verdict { digest: Some(digest), ..self.failed(question, outcome, checks) })
+                Some(Verdict { digest: Some(digest), ..failed(question, outcome, checks) })
             }
+            Found::Verified { .. } => None,
         }
+    }
+
+    /// Keys that are judged by, and what is asked besides.
+    fn terms(&self, question: &Question) -> Result<(Arc<Trust>, Asked), TrustError> {
+        let trust = self.proofs.trust(&question.attestors)?;
+        let asked = self.proofs.asked(question, &trust, &self.settings);
+        Ok((trust, asked))
+    }
+
+    fn known(
+        &self,
+        question: &Question,
+        digest: &Digest,
+        trust: &Trust,
+        asked: &Asked,
+    ) -> Result<Proven, Vec<Check>> {
+        self.proofs.known(question, digest, trust, asked, &self.settings)
     }
 
     async fn decide(
@@ -209,50 +196,71 @@ impl Verifier {
         purpose: Purpose,
         answered: &AtomicBool,
     ) -> Verdict {
-        let trust = match self.trust(&question.attestors) {
-            Ok(trust) => trust,
+        let (trust, asked) = match self.terms(question) {
+            Ok(terms) => terms,
             Err(error) => return refused_trust(question, &error),
         };
         if let Some(digest) = question.image.digest() {
-            if let Some(verdict) = self.revoked(question, digest) {
+            if let Some(verdict) = self.revoked(question, digest, None) {
                 return verdict;
             }
-            if let Some(proof) = self.known(question, digest, &trust) {
-                return verified(question, &proof, None, None, Vec::new());
+            if let Ok(proven) = self.known(question, digest, &trust, &asked) {
+                return verified(question, digest, &proven, None, Vec::new());
             }
         }
+        let refused = |code, detail| Verdict::because(question.image.clone(), Outcome::Refused, code, detail);
         let route = match self.routes.of(&question.image) {
             Ok(route) if !route.endpoints.is_empty() => route,
             Ok(_) => {
                 let detail = format!("nothing names an endpoint for `{}`", question.image.domain());
-                return Verdict::because(
-                    question.image.clone(),
-                    Outcome::Refused,
-                    Code::HostNotListed,
-                    detail,
-                );
+                return refused(Code::HostNotListed, detail);
             }
-            Err(error) => {
-                return Verdict::because(
-                    question.image.clone(),
-                    Outcome::Refused,
-                    Code::Malformed,
-                    error.to_string(),
-                );
-            }
+            Err(error) => return refused(Code::Malformed, error.to_string()),
         };
-        match self.resolved(question, &route, purpose).await {
-            Resolved::Failed { outcome, checks } if outcome == Outcome::Undecided => {
-                self.stale(question, checks, outcome)
+        let budget = Budget::new(self.settings.registry_limits);
+        let mut inquiry = Inquiry { question, trust, asked, route, who: None, purpose, budget };
+        let verdict = self.inquire(&inquiry, answered).await;
+        if verdict.outcome != Outcome::Forbidden {
+            return verdict;
+        }
+        // The endpoint lets nobody look, and the node comes with something.
+        match self.on_behalf(question).await {
+            Ok(None) => verdict,
+            Ok(Some((who, route))) => {
+                inquiry.who = Some(who.id);
+                inquiry.route = route;
+                self.inquire(&inquiry, answered).await
             }
-            Resolved::Failed { outcome, checks } => self.failed(question, outcome, checks),
-            Resolved::Found { digest, at, checks } => {
+            Err(check) => {
+                let mut verdict = verdict;
+                verdict.checks.insert(0, check);
+                verdict
+            }
+        }
+    }
+
+    /// The route for whoever the pod's node would pull as.
+    async fn on_behalf(&self, question: &Question) -> Result<Option<(Who, Arc<Route>)>, Check> {
+        let (Some(reader), Some(secrets)) = (&self.settings.pull_secrets, &question.pull_secrets) else {
+            return Ok(None);
+        };
+        let Some(who) = who::read(&**reader, secrets).await? else { return Ok(None) };
+        let route = self.routes.on_behalf(&question.image, &who);
+        let route = route.map_err(|error| Check::new("", "", Code::Malformed, error.to_string()))?;
+        Ok(route.map(|route| (who, route)))
+    }
+
+    async fn inquire(self: &Arc<Self>, inquiry: &Inquiry<'_>, answered: &AtomicBool) -> Verdict {
+        let question = inquiry.question;
+        match self.resolved(inquiry, &question.image).await {
+            Resolved::Failed { outcome: Outcome::Undecided, checks } => self.stale(question, checks),
+            Resolved::Failed { outcome, checks } => failed(question, outcome, checks),
+            Resolved::Found { digest, at, index, checks } => {
                 answered.store(true, Ordering::Relaxed);
-                let found = Resolution { digest, at, checks };
-                let verdict = self.with_digest(question, &route, found, trust, purpose).await;
+                let verdict = self.with_digest(inquiry, Resolution { digest, at, index, checks }).await;
                 if let (Some(proof), None, Some(_)) =
                     (verdict.proof(), question.image.digest(), question.image.effective_tag())
-                    && purpose == Purpose::Decision
+                    && inquiry.purpose == Purpose::Decision
                 {
                     let record = TagRecord {
                         digest: proof.digest.clone(),
@@ -266,24 +274,105 @@ impl Verifier {
         }
     }
 
-    async fn with_digest(
-        self: &Arc<Self>,
-        question: &Question,
-        route: &Arc<Route>,
-        Resolution { digest, at, mut checks }: Resolution,
-        trust: Arc<Trust>,
-        purpose: Purpose,
-    ) -> Verdict {
-        let endpoint = Some(route.endpoints[at].endpoint.url().to_owned());
-        if let Some(verdict) = self.revoked(question, &digest) {
+    async fn with_digest(self: &Arc<Self>, inquiry: &Inquiry<'_>, resolution: Resolution) -> Verdict {
+        let Resolution { digest, at, index, mut checks } = resolution;
+        let question = inquiry.question;
+        let endpoint = Some(inquiry.route.endpoints[at].endpoint.url().to_owned());
+        if let Some(verdict) = self.revoked(question, &digest, index.as_deref()) {
             return Verdict { endpoint, ..verdict };
         }
-        if let Some(proof) = self.known(question, &digest, &trust) {
-            return verified(question, &proof, None, endpoint, checks);
+        if let Ok(proven) = self.known(question, &digest, &inquiry.trust, &inquiry.asked) {
+            return verified(question, &digest, &proven, endpoint, checks);
         }
+        let not = match self.search(inquiry, &digest, at, index.as_ref()).await {
+            Ok((proven, more)) => {
+                self.remember(inquiry, &digest, &proven);
+                checks.extend(more);
+                return verified(question, &digest, &proven, endpoint, checks);
+            }
+            Err(verdict) => verdict,
+        };
+        let not = match self.listed(inquiry, &digest, not).await {
+            Ok((proven, more)) => {
+                self.remember(inquiry, &digest, &proven);
+                checks.extend(more);
+                return verified(question, &digest, &proven, endpoint, checks);
+            }
+            Err(verdict) => verdict,
+        };
+        checks.extend(not.checks);
+        Verdict { digest: Some(digest), endpoint, checks, ..not }
+    }
+
+    /// What makes a digest verified that is not signed itself: the index that its tag stands for is,
+    /// and lists it.
+    async fn listed(
+        self: &Arc<Self>,
+        inquiry: &Inquiry<'_>,
+        digest: &Digest,
+        mut not: Verdict,
+    ) -> Result<(Proven, Vec<Check>), Verdict> {
+        let image = &inquiry.question.image;
+        if image.digest().is_none()
+            || image.tag().is_none()
+            || !matches!(not.outcome, Outcome::Unsigned | Outcome::Rejected)
+        {
+            return Err(not);
+        }
+        let (index, at) = match self.resolved(inquiry, &image.clone().without_digest()).await {
+            Resolved::Found { index: Some(index), at, .. } if index.digest != *digest => (index, at),
+            Resolved::Found { .. } => return Err(not),
+            Resolved::Failed { outcome, checks } => {
+                // Whether the tag's index lists it is not known then.
+                if outcome.is_undecided() {
+                    not.outcome = outcome;
+                }
+                not.checks.extend(checks);
+                return Err(not);
+            }
+        };
+        let at_endpoint = inquiry.route.endpoints[at].endpoint.url();
+        let artifact = format!("index {}", countersign_verdict::text::shortened(&index.digest));
+        if !index.lists.contains(digest) {
+            let detail = format!("the tag is of {}, which does not list {digest}", index.digest);
+            not.checks.push(Check::new(at_endpoint, artifact, Code::ForeignManifest, detail));
+            return Err(not);
+        }
+        if let Some(verdict) = self.revoked(inquiry.question, &index.digest, Some(&index)) {
+            return Err(verdict);
+        }
+        let of_index = match self.known(inquiry.question, &index.digest, &inquiry.trust, &inquiry.asked) {
+            Ok(proven) => Ok((proven, Vec::new())),
+            Err(_) => self.search(inquiry, &index.digest, at, Some(&index)).await,
+        };
+        match of_index {
+            Ok((proven, mut checks)) => {
+                let detail = format!("it lists {digest}");
+                checks.push(Check::new(at_endpoint, artifact, Code::ListedByIndex, detail));
+                Ok((Proven { index: Some(index.digest.clone()), ..proven }, checks))
+            }
+            Err(verdict) => {
+                not.checks.extend(verdict.checks);
+                if verdict.outcome != Outcome::Unsigned {
+                    not.outcome = verdict.outcome;
+                }
+                Err(not)
+            }
+        }
+    }
+
+    /// Signatures of a digest, and the verdict where none is enough.
+    async fn search(
+        self: &Arc<Self>,
+        inquiry: &Inquiry<'_>,
+        digest: &Digest,
+        at: usize,
+        index: Option<&Arc<Index>>,
+    ) -> Result<(Proven, Vec<Check>), Verdict> {
+        let question = inquiry.question;
         // A policy's own repository has endpoints of its own, and the first of them speaks for it.
-        let (search_route, serving, repository) = match &question.repository {
-            None => (Arc::clone(route), at, question.image.path().to_owned()),
+        let (route, serving, repository) = match &question.repository {
+            None => (Arc::clone(&inquiry.route), at, question.image.path().to_owned()),
             Some(repository) => match self.routes.of(repository.reference()) {
                 Ok(route) if !route.endpoints.is_empty() => {
                     (route, 0, repository.reference().path().to_owned())
@@ -293,52 +382,59 @@ impl Verifier {
                         "nothing names an endpoint for the signature repository `{}`",
                         repository.reference()
                     );
-                    return Verdict::because(
-                        question.image.clone(),
-                        Outcome::Refused,
-                        Code::HostNotListed,
-                        detail,
-                    );
+                    let image = question.image.clone();
+                    return Err(Verdict::because(image, Outcome::Refused, Code::HostNotListed, detail));
                 }
             },
         };
-        let (limits, now) = (self.settings.limits, self.clock.monotonic());
-        let wanted = digest.clone();
-        let work = async move {
-            let search = find(&search_route, serving, &repository, &wanted, &trust, limits, now);
-            let over = || Found::Not { outcome: Outcome::Undecided, checks: vec![too_long()] };
-            tokio::time::timeout(FLIGHT, search).await.unwrap_or_else(|_| over())
-        };
+        let now = self.clock.monotonic();
+        let key = self.search_key(question, digest, inquiry.who.clone());
+        let (trust, settings, wanted) =
+            (Arc::clone(&inquiry.trust), Arc::clone(&self.settings), digest.clone());
+        let asked = self.proofs.asked(question, &trust, &settings);
+        let budget = Arc::clone(&inquiry.budget);
+        let work = Box::pin(async move {
+            let terms = asked.terms(&settings);
+            let search = find(&route, serving, &repository, &wanted, &trust, terms, now);
+            let over =
+                || Found::Not { outcome: Outcome::Undecided, checks: vec![too_long(settings.image_time)] };
+            tokio::time::timeout(settings.image_time, budget.within(search)).await.unwrap_or_else(|_| over())
+        });
         let hold = move |found: &Found| match found {
             Found::Not { outcome, .. } if !outcome.is_undecided() => Some(now + HELD_NEGATIVE),
             _ => None,
         };
-        match self.searches.run(self.search_key(question, &digest), now, work, hold).await {
-            Some(Found::Verified { proof, checks: more }) => {
-                if purpose == Purpose::Decision {
-                    self.store.keep(&proof);
-                    self.remember(question, &proof);
+        match self.searches.run(key, now, work, hold).await {
+            Some(Found::Verified { proof, checks }) => {
+                if inquiry.purpose == Purpose::Decision {
+                    self.store.keep(&proof, index.filter(|index| index.is_small()));
                 }
-                checks.extend(more);
-                verified(question, &proof, None, endpoint, checks)
+                let remarks = remarks(&checks, &inquiry.asked);
+                let checks = checks.into_iter().filter(|check| !remarks.contains(check)).collect();
+                Ok((Proven { proof, index: None, remarks }, checks))
             }
-            Some(Found::Not { outcome, checks: more }) => {
-                checks.extend(more);
-                Verdict { digest: Some(digest), endpoint, ..self.failed(question, outcome, checks) }
-            }
-            None => internal(question),
+            Some(Found::Not { outcome, checks }) => Err(failed(question, outcome, checks)),
+            None => Err(internal(question)),
+        }
+    }
+
+    fn remember(&self, inquiry: &Inquiry<'_>, digest: &Digest, proven: &Proven) {
+        if inquiry.purpose == Purpose::Decision {
+            self.proofs.remember(inquiry.question, digest, proven, &inquiry.asked, &self.settings);
         }
     }
 
     /// The tag's digest: a fresh one, that of a flight under way, or the endpoints' answer.
-    async fn resolved(&self, question: &Question, route: &Arc<Route>, purpose: Purpose) -> Resolved {
+    async fn resolved(&self, inquiry: &Inquiry<'_>, image: &Reference) -> Resolved {
         let (now, freshness) = (self.clock.monotonic(), self.settings.tag_freshness);
-        let (image, route, compare) =
-            (question.image.clone(), Arc::clone(route), self.settings.compare_endpoints);
-        let work = async move {
-            let over = || Resolved::Failed { outcome: Outcome::Undecided, checks: vec![too_long()] };
-            tokio::time::timeout(FLIGHT, resolve(&route, &image, compare)).await.unwrap_or_else(|_| over())
-        };
+        let (route, compare) = (Arc::clone(&inquiry.route), self.settings.compare_endpoints);
+        let (budget, most, wanted) = (Arc::clone(&inquiry.budget), self.settings.image_time, image.clone());
+        let work = Box::pin(async move {
+            let over = || Resolved::Failed { outcome: Outcome::Undecided, checks: vec![too_long(most)] };
+            let resolve = budget.within(resolve(&route, &wanted, compare));
+            tokio::time::timeout(most, resolve).await.unwrap_or_else(|_| over())
+        });
+        let purpose = inquiry.purpose;
         let hold = move |resolved: &Resolved| match resolved {
             _ if purpose == Purpose::DryRun => None,
             Resolved::Found { .. } => Some(now + freshness),
@@ -347,104 +443,85 @@ impl Verifier {
             }
             Resolved::Failed { .. } => None,
         };
-        let found = self.tags.run(question.image.clone(), now, work, hold).await;
+        let found = self.tags.run((image.clone(), inquiry.who.clone()), now, work, hold).await;
         found.unwrap_or_else(|| Resolved::Failed {
             outcome: Outcome::Refused,
-            checks: internal(question).checks,
+            checks: internal(inquiry.question).checks,
         })
     }
 
     /// During an outage: the digest last verified for this very name and tag, if it is not too
-    /// old and still verifies by the keys in force.
-    fn stale(&self, question: &Question, mut checks: Vec<Check>, outcome: Outcome) -> Verdict {
+    /// old and still verifies by the keys in force; else what is known of a digest that was asked for.
+    fn stale(&self, question: &Question, mut checks: Vec<Check>) -> Verdict {
         let now = self.clock.wall();
-        let record =
-            question.image.digest().is_none().then(|| self.store.tag(&question.image, now)).flatten();
-        if let (Some(record), Ok(trust)) = (record, self.trust(&question.attestors)) {
-            let age = now.duration_since(record.confirmed);
-            let age = Duration::try_from(age).unwrap_or_default();
-            let ageless = question.any_age || record.origin == Origin::Bundle;
-            let good =
-                (ageless || age <= self.settings.stale) && !self.settings.revoked.contains(&record.digest);
-            if let Some(proof) = good.then(|| self.known(question, &record.digest, &trust)).flatten() {
+        let undecided = |checks| failed(question, Outcome::Undecided, checks);
+        let Ok((trust, asked)) = self.terms(question) else { return undecided(checks) };
+        if let Some(digest) = question.image.digest() {
+            // That nothing of it counts is worth a word: a key may have gone, or its time be over.
+            checks.extend(self.known(question, digest, &trust, &asked).err().into_iter().flatten());
+            return undecided(checks);
+        }
+        let Some(record) = self.store.tag(&question.image, now) else { return undecided(checks) };
+        let age = Duration::try_from(now.duration_since(record.confirmed)).unwrap_or_default();
+        let ageless = question.any_age || record.origin == Origin::Bundle;
+        if !ageless && age > self.settings.stale {
+            let detail =
+                format!("the tag was last confirmed at {}, longer ago than counts", record.confirmed);
+            checks.insert(0, Check::new("evidence", "tag record", Code::NotPresent, detail));
+            return undecided(checks);
+        }
+        if let Some(verdict) = self.revoked(question, &record.digest, None) {
+            return verdict;
+        }
+        match self.known(question, &record.digest, &trust, &asked) {
+            Ok(proven) => {
                 let detail =
                     format!("no endpoint answers: the tag was last confirmed at {}", record.confirmed);
                 checks.push(Check::new("evidence", "tag record", Code::Stale, detail));
-                return verified(question, &proof, Some(record.confirmed), None, checks);
+                let mut verdict = verified(question, &record.digest, &proven, None, checks);
+                if let Outcome::Verified(proof) = &mut verdict.outcome {
+                    proof.stale_since = Some(record.confirmed);
+                }
+                verdict
+            }
+            Err(more) => {
+                checks.extend(more);
+                undecided(checks)
             }
         }
-        self.failed(question, outcome, checks)
     }
 
-    #[expect(clippy::unused_self, reason = "reads like the other ways out")]
-    fn failed(&self, question: &Question, outcome: Outcome, checks: Vec<Check>) -> Verdict {
-        let digest = question.image.digest().cloned();
-        Verdict { image: question.image.clone(), outcome, digest, endpoint: None, checks }
-    }
-
-    fn revoked(&self, question: &Question, digest: &Digest) -> Option<Verdict> {
-        self.settings.revoked.contains(digest).then(|| {
-            let verdict = Verdict::because(
-                question.image.clone(),
-                Outcome::Refused,
-                Code::Revoked,
-                format!("{digest} is revoked by the site"),
-            );
-            Verdict { digest: Some(digest.clone()), ..verdict }
-        })
-    }
-
-    /// A proof that is remembered, or that the evidence gives when judged by the keys in force.
-    fn known(&self, question: &Question, digest: &Digest, trust: &Trust) -> Option<Verified<Signatures>> {
-        if let Some(proof) = lock(&self.proofs).get(&self.proof_key(question, digest)) {
-            return Some(proof.clone());
+    /// A digest that the site has revoked is refused, and so is an index from which a node may take one.
+    fn revoked(&self, question: &Question, digest: &Digest, index: Option<&Index>) -> Option<Verdict> {
+        if self.settings.revoked.is_empty() {
+            return None;
         }
-        let mut judge = Judge::new(trust, digest, self.settings.limits);
-        for material in self.store.signatures(digest) {
-            let located = Located { at: "evidence".to_owned(), artifact: "signature".to_owned(), material };
-            if let Some(proof) = judge.add(&located) {
-                self.hits.fetch_add(1, Ordering::Relaxed);
-                self.remember(question, &proof);
-                return Some(proof);
-            }
-        }
-        None
+        let known = if index.is_none() { self.store.index(digest) } else { None };
+        let lists = index.or(known.as_deref()).map(|index| index.lists.as_slice()).unwrap_or_default();
+        let revoked =
+            std::iter::once(digest).chain(lists).find(|digest| self.settings.revoked.contains(digest))?;
+        let detail = if revoked == digest {
+            format!("{digest} is revoked by the site")
+        } else {
+            format!("{digest} lists {revoked}, which is revoked by the site")
+        };
+        let verdict = Verdict::because(question.image.clone(), Outcome::Refused, Code::Revoked, detail);
+        Some(Verdict { digest: Some(digest.clone()), ..verdict })
     }
 
-    fn remember(&self, question: &Question, proof: &Verified<Signatures>) {
-        let mut proofs = lock(&self.proofs);
-        if proofs.len() >= MOST_REMEMBERED {
-            proofs.clear();
-        }
-        proofs.insert(self.proof_key(question, &proof.get().digest), proof.clone());
-    }
-
-    fn proof_key(&self, question: &Question, digest: &Digest) -> ProofKey {
-        (digest.clone(), question.attestors.id().clone(), self.settings.trust_generation)
-    }
-
-    fn search_key(&self, question: &Question, digest: &Digest) -> SearchKey {
+    fn search_key(&self, question: &Question, digest: &Digest, who: Option<Digest>) -> SearchKey {
+        let image = question.image.clone().without_digest();
+        // Tags say something of a signature only where names do.
+        let image = if self.settings.identity.is_some() { image } else { image.without_tag() };
         SearchKey {
-            host: question.image.domain().to_owned(),
-            repository: question.image.path().to_owned(),
+            image,
             signatures: question.repository.as_ref().map(|repository| repository.reference().clone()),
             digest: digest.clone(),
             attestors: question.attestors.id().clone(),
             generation: self.settings.trust_generation,
+            any_age: question.any_age,
+            who,
         }
-    }
-
-    fn trust(&self, attestors: &Attestors) -> Result<Arc<Trust>, TrustError> {
-        let mut trusts = lock(&self.trusts);
-        if let Some(trust) = trusts.get(attestors.id()) {
-            return trust.clone();
-        }
-        let trust = Trust::new(attestors).map(Arc::new);
-        if trusts.len() >= MOST_REMEMBERED {
-            trusts.clear();
-        }
-        trusts.insert(attestors.id().clone(), trust.clone());
-        trust
     }
 
     fn endpoint_name(&self, question: &Question, at: Option<usize>) -> Option<String> {
@@ -453,48 +530,48 @@ impl Verifier {
     }
 }
 
+fn failed(question: &Question, outcome: Outcome, checks: Vec<Check>) -> Verdict {
+    let digest = question.image.digest().cloned();
+    Verdict { image: question.image.clone(), outcome, digest, endpoint: None, checks }
+}
+
 fn refused_trust(question: &Question, error: &TrustError) -> Verdict {
     let code = if *error == TrustError::NoKeys { Code::NoKeys } else { Code::Malformed };
     Verdict::because(question.image.clone(), Outcome::Refused, code, error.to_string())
 }
 
-fn too_long() -> Check {
-    Check::new("", "", Code::Deadline, format!("no end within {} s", FLIGHT.as_secs()))
+fn too_long(most: Duration) -> Check {
+    Check::new("", "", Code::Deadline, format!("no end within {} s", most.as_secs()))
 }
 
 fn internal(question: &Question) -> Verdict {
-    Verdict::because(
-        question.image.clone(),
-        Outcome::Refused,
-        Code::Internal,
-        "verification failed unexpectedly",
-    )
+    let why = "verification failed unexpectedly";
+    Verdict::because(question.image.clone(), Outcome::Refused, Code::Internal, why)
 }
 
 fn verified(
     question: &Question,
-    proof: &Verified<Signatures>,
-    stale_since: Option<jiff::Timestamp>,
+    digest: &Digest,
+    proven: &Proven,
     endpoint: Option<String>,
-    checks: Vec<Check>,
+    mut checks: Vec<Check>,
 ) -> Verdict {
-    let signatures = proof.get();
+    let signatures = proven.proof.get();
+    checks.extend(proven.remarks.iter().cloned());
     let proof = Proof {
-        digest: signatures.digest.clone(),
+        digest: digest.clone(),
         keys: signatures.keys.clone(),
         format: signatures.format,
         source: signatures.source.clone(),
-        stale_since,
+        name: signatures.name.clone(),
+        index: proven.index.clone(),
+        stale_since: None,
     };
     Verdict {
         image: question.image.clone(),
-        digest: Some(signatures.digest.clone()),
+        digest: Some(digest.clone()),
         outcome: Outcome::Verified(proof),
         endpoint,
         checks,
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -76,7 +76,7 @@ impl Webhook {
         });
         let site = Arc::new(Site::parse(&site.to_string())?);
         let load: Arc<SourceLoader> = Arc::new(sources::loader(PathBuf::new()));
-        let keys = policies::site_keys(&site, &*load)?;
+        let keys = policies::keys(&site, &*load)?;
         let mut policies = Vec::new();
         for text in POLICIES {
             policies.extend(countersign_policy::load(&countersign_yaml::document(text)?, &keys));

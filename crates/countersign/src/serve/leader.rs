@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use countersign_clock::Clock;
 use countersign_cluster::status::{Condition, keep_texts, write};
-use countersign_cluster::{Certificates, Client, Dns, ObjectId, Registered, Target, Webhooks, pods_in_use};
+use countersign_cluster::{
+    Certificates, Client, Dns, ObjectId, Registered, Target, Webhooks, evidence, in_use,
+};
 use countersign_policy::Review;
 use futures_util::FutureExt as _;
 use serde_json::json;
@@ -18,6 +20,7 @@ use tokio::time::Instant;
 use super::kept::{self, Kept};
 use super::live::{Found, Live, Taken, refresh};
 use super::metrics::Metrics;
+use super::trusted;
 
 /// How often the leader looks after everything.
 const ROUND: Duration = Duration::from_secs(3);
@@ -167,7 +170,9 @@ impl Leader {
             memory.say(subject, &names.collect::<Vec<_>>().join(", "));
         }
         for found in &taken.found {
-            let conditions = conditions(found, memory);
+            let trust = taken.site.as_ref().filter(|_| found.id.kind == "Site");
+            let trust = trust.map(|site| [trusted::keys(site, self.clock.wall()), trusted::revoked(site)]);
+            let conditions = conditions(found, memory, trust.into_iter().flatten());
             if conditions.is_empty() {
                 continue;
             }
@@ -185,13 +190,13 @@ impl Leader {
         if memory.confirm.is_some_and(|at| Instant::now() < at) {
             return;
         }
-        let used = pods_in_use(&self.client).await;
+        let used = in_use(&self.client).await;
         let Some(used) = memory.take("pods cannot be listed", used) else {
             memory.confirm = Some(Instant::now() + AGAIN.min(every));
             return;
         };
         memory.confirm = Some(Instant::now() + every);
-        for pod in used {
+        for pod in used.pods {
             let namespace = pod["metadata"]["namespace"].clone();
             let request = json!({
                 "operation": "CREATE", "namespace": namespace,
@@ -202,6 +207,11 @@ impl Leader {
             if AssertUnwindSafe(confirm).catch_unwind().await.is_err() {
                 tracing::error!(%namespace, "the images of a pod cannot be confirmed");
             }
+        }
+        let swept = evidence::sweep(&self.client, evidence::MOST_KEPT, &used.digests).await;
+        let subject = "evidence that nobody uses cannot be taken out";
+        if let Some(gone @ 1..) = memory.take(subject, swept) {
+            tracing::info!(gone, "evidence of images that nobody uses was taken out: there was too much");
         }
     }
 }
@@ -221,7 +231,7 @@ fn registered(kept: &Result<Registered, impl std::fmt::Display>) -> Condition {
 }
 
 /// What is said in an object's status.
-fn conditions(found: &Found, memory: &Memory) -> Vec<Condition> {
+fn conditions(found: &Found, memory: &Memory, trust: impl IntoIterator<Item = Condition>) -> Vec<Condition> {
     let of_site = found.id.kind == "Site";
     // Kyverno writes its own about policies.
     if !of_site && !memory.others.is_empty() {
@@ -236,6 +246,7 @@ fn conditions(found: &Found, memory: &Memory) -> Vec<Condition> {
     };
     let (holds, reason, message) = ready;
     let mut conditions = vec![Condition { kind: "Ready", holds, reason, message }];
+    conditions.extend(trust);
     if of_site {
         conditions.extend(memory.registered.clone());
         let others = &memory.others;
@@ -268,7 +279,7 @@ mod tests {
         };
         let mut memory = Memory { others: vec!["kyverno-resource".to_owned()], ..Memory::default() };
         memory.registered = Some(registered(&Ok::<_, String>(Registered::Removing)));
-        let said = conditions(&found("Site", Err("spec.mode: x".to_owned())), &memory);
+        let said = conditions(&found("Site", Err("spec.mode: x".to_owned())), &memory, None);
         let said: Vec<_> = said.iter().map(|own| (own.kind, own.holds, own.reason)).collect();
         let expected = [
             ("Ready", false, "LastGoodInForce"),
@@ -276,9 +287,9 @@ mod tests {
             ("OnlyVerifier", false, "KyvernoRegistered"),
         ];
         assert_eq!(said, expected);
-        assert!(conditions(&found("ClusterPolicy", Ok(())), &memory).is_empty(), "Kyverno's own");
+        assert!(conditions(&found("ClusterPolicy", Ok(())), &memory, None).is_empty(), "Kyverno's own");
         memory.others.clear();
-        let said = conditions(&found("ClusterPolicy", Ok(())), &memory);
+        let said = conditions(&found("ClusterPolicy", Ok(())), &memory, None);
         assert_eq!((said.len(), said[0].holds), (1, true));
     }
 }

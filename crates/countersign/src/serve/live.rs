@@ -12,7 +12,7 @@ use countersign_cluster::{Evidence, ObjectId, Objects, SERVING_SECRET, Serving, 
 use countersign_evidence::Store;
 use countersign_https::{Body, CurrentIdentity, full};
 use countersign_site::Site;
-use countersign_verifier::Verifier;
+use countersign_verifier::{SecretReader, Verifier};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::{Request, Response, StatusCode};
@@ -174,6 +174,7 @@ pub(crate) struct Found {
 
 /// Follows a cluster; it ends only with an error.
 pub(crate) async fn follow(
+    (namespace, pull_secrets): (&str, Arc<dyn SecretReader>),
     mut objects: Objects,
     evidence: Arc<Evidence>,
     mut read: watch::Receiver<bool>,
@@ -200,7 +201,8 @@ pub(crate) async fn follow(
         live.set(State::Waiting(why));
     }
     let store = Arc::clone(&evidence) as Arc<dyn Store>;
-    let mut maker = Maker::new(store, countersign_policy::load, Arc::clone(&live.observer));
+    let observer = Arc::clone(&live.observer);
+    let mut maker = Maker::new(namespace, store, countersign_policy::load, observer, Some(pull_secrets));
     let mut serving = None;
     loop {
         let snapshot = objects.snapshot();

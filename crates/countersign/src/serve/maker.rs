@@ -9,11 +9,11 @@ use countersign_admission::{Limits, Observer, Service};
 use countersign_clock::SystemClock;
 use countersign_cluster::{ObjectId, Snapshot, Stored};
 use countersign_evidence::Store;
-use countersign_policy::{Engine, Policy};
+use countersign_policy::{Engine, Keys, Policy, SECRET_KEY, SecretKeys, SiteKey};
 use countersign_signature::Trust;
 use countersign_site::{Mode, Site, Source};
 use countersign_verdict::Attestors;
-use countersign_verifier::{Rules, SourceLoader, Verifier};
+use countersign_verifier::{Rules, SecretReader, Settings, SourceLoader, Verifier};
 use serde_json::Value;
 
 use super::kept::{self, Kept, Version};
@@ -30,11 +30,15 @@ pub(crate) enum Made {
 }
 
 /// Compiles a policy with the Site's keys; `None` for a document of another kind.
-pub(crate) type Reader = fn(&Value, &BTreeMap<String, String>) -> Option<Policy>;
+pub(crate) type Reader = fn(&Value, &Keys) -> Option<Policy>;
 
 /// Makes webhooks, each from what is good of the present and, where it is not, of the past.
 pub(crate) struct Maker {
+    /// The program's own namespace.
+    namespace: String,
     reader: Reader,
+    /// Who reads the Secrets of pods, for a Site that lets them be used.
+    pull_secrets: Option<Arc<dyn SecretReader>>,
     store: Arc<dyn Store>,
     observer: Arc<dyn Observer>,
     /// The last good Site.
@@ -48,6 +52,8 @@ pub(crate) struct Maker {
     policies_are: BTreeMap<ObjectId, (Result<(), String>, bool)>,
     /// The policies of last time, each by its UID; `None` where that did not come to its end.
     documents: Option<Vec<(String, Value)>>,
+    /// The keys in Secrets, as policies were read with them at last.
+    secrets: SecretKeys,
     /// What is kept and cannot be used: said once.
     unusable: BTreeSet<String>,
     /// The mode in force.
@@ -61,13 +67,21 @@ struct Good {
     version: Version,
     texts: BTreeMap<Source, String>,
     site: Arc<Site>,
-    keys: BTreeMap<String, String>,
+    keys: BTreeMap<String, SiteKey>,
     verifier: Arc<Verifier>,
 }
 
 impl Maker {
-    pub(crate) fn new(store: Arc<dyn Store>, reader: Reader, observer: Arc<dyn Observer>) -> Self {
+    pub(crate) fn new(
+        namespace: &str,
+        store: Arc<dyn Store>,
+        reader: Reader,
+        observer: Arc<dyn Observer>,
+        pull_secrets: Option<Arc<dyn SecretReader>>,
+    ) -> Self {
         Self {
+            pull_secrets,
+            namespace: namespace.to_owned(),
             reader,
             store,
             observer,
@@ -76,6 +90,7 @@ impl Maker {
             policies: BTreeMap::new(),
             policies_are: BTreeMap::new(),
             documents: None,
+            secrets: SecretKeys::default(),
             unusable: BTreeSet::new(),
             mode: None,
         }
@@ -119,16 +134,28 @@ impl Maker {
         let documents = snapshot.policies.iter();
         let documents: Vec<_> =
             documents.map(|stored| (stored.uid.clone(), stored.document.clone())).collect();
+        let secrets = self.secret_keys(snapshot);
+        let changed = std::mem::replace(&mut self.secrets, secrets.clone()) != secrets || changed;
         if !changed && before.as_ref() == Some(&documents) {
             self.documents = before;
             return Made::Same;
         }
+        let keys = Keys { site: keys, secrets: Some(secrets) };
         let policies = self.policies(&snapshot.policies, &keys);
         tracing::info!(policies = policies.len(), mode = ?site.mode, "policies and Site are in force");
         let engine = Engine::new(policies, site);
         let service = Service::observed(engine, verifier, Limits::DEFAULT, Arc::clone(&self.observer));
         self.documents = Some(documents);
         Made::Service(service)
+    }
+
+    /// What policies may name by `k8s://`.
+    fn secret_keys(&self, snapshot: &Snapshot) -> SecretKeys {
+        let key = |(name, texts): (&String, &BTreeMap<String, Option<String>>)| {
+            Some((name.clone(), texts.get(SECRET_KEY)?.clone()?))
+        };
+        let keys = snapshot.secrets.iter().filter_map(key).collect();
+        SecretKeys { namespace: self.namespace.clone(), keys }
     }
 
     /// What the cluster keeps of the past and this process has not seen: what it has missed, or what
@@ -198,18 +225,21 @@ impl Maker {
             known.get(source).cloned().ok_or_else(|| "it is not named by the Site".to_owned())
         });
         let keys = policies::site_keys(&site, &*load)?;
-        for (name, pem) in &policies::all_keys(&site, &*load)? {
-            Trust::new(&Attestors::any_of_keys(pem)).with_context(|| format!("spec.trust.keys.{name}"))?;
+        for (name, key) in &policies::all_keys(&site, &*load)? {
+            Trust::new(&Attestors::any_of_keys(&key.pem))
+                .with_context(|| format!("spec.trust.keys.{name}"))?;
         }
         let (rules, clock) = (Rules::Site(Arc::clone(&site)), Arc::new(SystemClock::default()));
-        let verifier = Verifier::new(rules, site::settings(&site), load, Arc::clone(&self.store), clock);
+        let pull_secrets = self.pull_secrets.clone().filter(|_| site.registry.pull_secrets);
+        let settings = Settings { pull_secrets, ..site::settings(&site) };
+        let verifier = Verifier::new(rules, settings, load, Arc::clone(&self.store), clock);
         verifier.prepare(&site.registry.name).context("the Site's endpoints")?;
         Ok(Good { document: document.clone(), version, texts, site, keys, verifier })
     }
 
     /// Every policy; of one that is not good as a whole the last version that was, read with the keys
     /// of the present: a key that is gone is gone.
-    fn policies(&mut self, stored: &[Stored], keys: &BTreeMap<String, String>) -> Vec<Policy> {
+    fn policies(&mut self, stored: &[Stored], keys: &Keys) -> Vec<Policy> {
         let mut found = Vec::new();
         self.policies_are.clear();
         for stored in stored {
@@ -251,7 +281,7 @@ impl Maker {
     }
 
     /// Reads a policy; the others go on where the reader breaks on one.
-    fn read(&self, document: &Value, keys: &BTreeMap<String, String>) -> Result<Option<Policy>, Broken> {
+    fn read(&self, document: &Value, keys: &Keys) -> Result<Option<Policy>, Broken> {
         let reader = self.reader;
         std::panic::catch_unwind(|| reader(document, keys)).map_err(|_| Broken)
     }
@@ -340,7 +370,7 @@ mod tests {
             document["spec"]["odd"] = json!(true);
             document
         };
-        let mut maker = Maker::new(Arc::new(Memory::default()), reader, Arc::new(Unobserved));
+        let mut maker = Maker::new("own", Arc::new(Memory::default()), reader, Arc::new(Unobserved), None);
         let mut names = |documents: &[Value]| -> Vec<String> {
             let stored = |document: &Value| Stored {
                 document: document.clone(),
@@ -349,7 +379,7 @@ mod tests {
                 conditions: Value::Null,
             };
             let stored: Vec<Stored> = documents.iter().map(stored).collect();
-            let found = maker.policies(&stored, &BTreeMap::new());
+            let found = maker.policies(&stored, &Keys::default());
             found.into_iter().map(|policy| policy.name).collect()
         };
         assert_eq!(names(&[document("a"), document("b")]), ["a", "b"]);
@@ -386,8 +416,13 @@ mod tests {
                 ..Snapshot::default()
             }
         };
-        let mut maker =
-            Maker::new(Arc::new(Memory::default()), countersign_policy::load, Arc::new(Unobserved));
+        let mut maker = Maker::new(
+            "own",
+            Arc::new(Memory::default()),
+            countersign_policy::load,
+            Arc::new(Unobserved),
+            None,
+        );
         for (words, kept, uid, expected) in [
             ("of another one", ("z", 9), "a", None),
             ("first", ("a", 1), "a", Some("first")),

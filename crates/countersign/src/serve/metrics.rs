@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use countersign_admission::{Observer, Owner, Report, Subject};
 use countersign_cluster::{About, Events, Evidence};
+use countersign_evidence::Store as _;
 use countersign_policy::Phase;
+use countersign_site::Site;
 use countersign_verdict::{Decision, Format, Tier, Verdict};
 use countersign_verifier::Verifier;
 use prometheus_client::collector::Collector;
@@ -37,11 +39,17 @@ struct Kind {
     enforce: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    code: &'static str,
+}
+
 /// Counts what is decided, and tells owners of pods by events.
 #[derive(Clone)]
 pub(crate) struct Metrics {
     answers: Family<Answer, Histogram, fn() -> Histogram>,
     verdicts: Family<Kind, Counter>,
+    reasons: Family<Reason, Counter>,
     events: Events,
     /// Whether this replica leads.
     pub(crate) leads: Gauge,
@@ -54,6 +62,7 @@ impl Metrics {
         Self {
             answers: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
             verdicts: Family::default(),
+            reasons: Family::default(),
             events,
             leads: Gauge::default(),
             certificate_ends: Gauge::default(),
@@ -72,6 +81,11 @@ impl Metrics {
             "verdicts",
             "Verdicts that counted, one for each image and rule that covers it",
             self.verdicts.clone(),
+        );
+        registry.register(
+            "reasons",
+            "What decided verdicts that were not `Verified`, and what was told of those that were, by code",
+            self.reasons.clone(),
         );
         registry.register("leader", "Whether this replica leads", self.leads.clone());
         registry.register(
@@ -115,6 +129,10 @@ impl Observer for Metrics {
             enforce: if enforce { "true" } else { "false" },
         };
         self.verdicts.get_or_create(&kind).inc();
+        let deciding = verdict.deciding().filter(|_| verdict.proof().is_none());
+        for check in deciding.into_iter().chain(verdict.warnings()) {
+            self.reasons.get_or_create(&Reason { code: check.code.as_str() }).inc();
+        }
     }
 
     fn report(&self, subject: &Subject, report: Report, message: &str) {
@@ -169,6 +187,16 @@ impl Collector for State {
             None,
             digests.metric_type(),
         )?)?;
+        let findings = ConstGauge::new(i64::try_from(self.evidence.findings().len()).unwrap_or(i64::MAX));
+        findings.encode(encoder.encode_descriptor(
+            "evidence_findings",
+            "Things in the evidence that were not put there, and do not count",
+            None,
+            findings.metric_type(),
+        )?)?;
+        if let Some(site) = &self.live.taken.borrow().site {
+            trust(site, &mut encoder)?;
+        }
         let Ok(webhook) = webhook else { return Ok(()) };
         let verifier: &Arc<Verifier> = webhook.answers();
         // Verifiers come and go with the Site: counters begin anew.
@@ -218,4 +246,25 @@ impl Collector for State {
         }
         Ok(())
     }
+}
+
+/// Whom the Site trusts. The names of keys are the Site's own.
+fn trust(site: &Site, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    let number = |count: usize| ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
+    let keys = number(site.trust.keys.len());
+    let help = "Keys that the Site names";
+    keys.encode(encoder.encode_descriptor("site_keys", help, None, keys.metric_type())?)?;
+    let revoked = number(site.revoked.len());
+    let help = "Digests that the Site has revoked";
+    revoked.encode(encoder.encode_descriptor("revoked_digests", help, None, revoked.metric_type())?)?;
+    let gauge = ConstGauge::new(0_i64);
+    let help = "Until when a key is trusted, as a Unix time; those without an end are left out";
+    let mut ends = encoder.encode_descriptor("key_trusted_until_seconds", help, None, gauge.metric_type())?;
+    for (name, key) in &site.trust.keys {
+        if let Some(until) = key.period.until {
+            let labels = [("key", name.as_str())];
+            ConstGauge::new(until.as_second()).encode(ends.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
 }

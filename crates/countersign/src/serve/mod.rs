@@ -5,7 +5,10 @@ mod leader;
 mod live;
 mod maker;
 mod metrics;
+mod pull;
 pub(crate) mod replica;
+mod standalone;
+mod trusted;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,8 +24,9 @@ use countersign_verifier::{Rules, SourceLoader, Verifier};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::standalone::Standalone;
 use crate::cli::{Exit, ServeArguments};
-use crate::{policies, site, sources};
+use crate::{site, sources};
 
 /// Serves until the process is asked to end.
 pub(crate) async fn run(arguments: &ServeArguments) -> Result<Exit> {
@@ -45,15 +49,18 @@ pub(crate) async fn run(arguments: &ServeArguments) -> Result<Exit> {
         None => Arc::new(Memory::default()),
     };
     let tls = Arc::new(countersign_https::server(&identity(arguments)?).context("the serving certificate")?);
-    let site = site::read(site_path)?;
-    let load: Arc<SourceLoader> = Arc::new(site::loader(site_path));
-    let policies = policies::in_directory(directory, &policies::site_keys(&site, &*load)?)?;
-    let count = policies.len();
-    let service = webhook(&site, policies, load, store)?;
+    let (standalone, follow) = Standalone::new(site_path, directory, store)?;
     let listener = listener().await?;
-    talk(&format!("serving {count} policies on https://{}", listener.local_addr()?));
-    let handler = move |request| Arc::clone(&service).answer(request);
-    countersign_https::serve(listener, Some(tls), ServeLimits::DEFAULT, handler, asked_to_end()?).await;
+    talk(&format!("serving {} on https://{}", directory.display(), listener.local_addr()?));
+    let handler = move |request| Arc::clone(&standalone).answer(request);
+    let asked = asked_to_end()?;
+    let end = async {
+        tokio::select! {
+            () = asked => {}
+            () = follow.run() => {}
+        }
+    };
+    countersign_https::serve(listener, Some(tls), ServeLimits::DEFAULT, handler, end).await;
     Ok(Exit::Good)
 }
 
@@ -75,10 +82,16 @@ pub(crate) fn webhook(
     load: Arc<SourceLoader>,
     store: Arc<dyn Store>,
 ) -> Result<Arc<Service<Arc<Verifier>>>> {
+    let verifier = verifier(site, load, store)?;
+    Ok(Service::new(Engine::new(policies, Arc::clone(site)), verifier, Limits::DEFAULT))
+}
+
+/// Who verifies by a Site.
+fn verifier(site: &Arc<Site>, load: Arc<SourceLoader>, store: Arc<dyn Store>) -> Result<Arc<Verifier>> {
     let (rules, clock) = (Rules::Site(Arc::clone(site)), Arc::new(SystemClock::default()));
     let verifier = Verifier::new(rules, site::settings(site), load, store, clock);
     verifier.prepare(&site.registry.name).context("the Site's endpoints")?;
-    Ok(Service::new(Engine::new(policies, Arc::clone(site)), verifier, Limits::DEFAULT))
+    Ok(verifier)
 }
 
 /// The certificate given, or one made for the address that is listened on.

@@ -11,6 +11,7 @@ use countersign_cluster::{
     Webhooks, evidence,
 };
 use countersign_https::{Authority, CurrentIdentity, ServeLimits, full};
+use countersign_verifier::SecretReader;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use tokio::net::TcpListener;
@@ -20,6 +21,7 @@ use tokio::task::JoinSet;
 use super::leader::Leader;
 use super::live::{self, Live};
 use super::metrics::{self, Metrics};
+use super::pull::PodSecrets;
 use super::{asked_to_end, talk};
 use crate::cli::{Exit, Replica};
 
@@ -176,8 +178,9 @@ async fn follow(
     live.show(metrics.registry(Arc::clone(&live), Arc::clone(&store)));
     let (read, is_read) = watch::channel(false);
     let objects = Objects::watch(client, namespace);
+    let own = (namespace, PodSecrets::new(client.clone()) as Arc<dyn SecretReader>);
     tokio::select! {
-        ended = live::follow(objects, Arc::clone(&store), is_read, Arc::clone(&live)) => ended.into(),
+        ended = live::follow(own, objects, Arc::clone(&store), is_read, Arc::clone(&live)) => ended.into(),
         () = store.follow(client, &read) => anyhow::anyhow!("the watch of evidence has ended"),
         () = writer.run() => anyhow::anyhow!("nobody writes evidence any more"),
         () = leader.run(leads) => anyhow::anyhow!("nobody would lead any more"),

@@ -1,44 +1,71 @@
-//! What one `ImageEvidence` says.
+//! What is kept of one digest, as it is written: the `spec` of an `ImageEvidence`.
+
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use countersign_evidence::{Mac, Origin, TagRecord, record_name};
 use countersign_reference::{Digest, Reference};
 use countersign_signature::Material;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
+
+use crate::{Index, Mac, Origin, TagRecord, record_name};
 
 /// Signatures of one digest that are kept.
 const MOST_SIGNATURES: usize = 64;
 /// Tag records of one digest that are kept: the latest.
 const MOST_TAGS: usize = 64;
 /// How much younger than a new record another one may be and still stay in its place.
-pub(super) const AHEAD: SignedDuration = SignedDuration::from_mins(5);
+pub const AHEAD: SignedDuration = SignedDuration::from_mins(5);
 /// Bytes of an object, far below what etcd takes.
 const MOST_BYTES: usize = 512 << 10;
 
 /// What is known of one digest.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Kept {
+pub struct Entry {
     /// Its signatures, which nobody has judged.
-    pub(super) signatures: Vec<Material>,
+    pub signatures: Vec<Material>,
+    /// The index itself, where the digest is of one: by its bytes it is known which digests it lists.
+    pub index: Option<Arc<Index>>,
     /// The names and tags that stood for it.
-    pub(super) tags: Vec<(Reference, TagRecord, Mac)>,
+    pub tags: Vec<(Reference, TagRecord, Mac)>,
 }
 
-impl Kept {
-    /// What an object says; what of it cannot be read is passed over.
-    pub(super) fn read(spec: &Value, digest: &Digest) -> Self {
-        let list = |key: &str| spec[key].as_array().into_iter().flatten();
-        Self {
-            signatures: list("signatures").take(MOST_SIGNATURES).filter_map(material).collect(),
-            tags: list("tags").take(MOST_TAGS).filter_map(|tag| record(tag, digest)).collect(),
+impl Entry {
+    /// What an object says, and what is wrong with it: what cannot be read is passed over, and what
+    /// speaks of another digest is dropped.
+    pub fn read(spec: &Value, digest: &Digest) -> (Self, Vec<String>) {
+        let mut findings = Vec::new();
+        let mut signatures = Vec::new();
+        for (number, entry) in list(spec, "signatures").take(MOST_SIGNATURES).enumerate() {
+            let Some(material) = material(entry) else { continue };
+            match material.speaks_of(digest) {
+                Ok(()) => signatures.push(material),
+                Err(why) => findings.push(format!("signature {}: {why}", number + 1)),
+            }
         }
+        let mut index = None;
+        if let Some(text) = spec["index"].as_str() {
+            let read = STANDARD.decode(text).ok().and_then(|bytes| Index::read(bytes.into()));
+            match read.filter(|index| index.digest == *digest) {
+                Some(read) => index = Some(Arc::new(read)),
+                None => findings.push("the index is not the one with this digest".to_owned()),
+            }
+        }
+        let tags = list(spec, "tags").take(MOST_TAGS).filter_map(|tag| record(tag, digest)).collect();
+        (Self { signatures, index, tags }, findings)
+    }
+
+    /// What an object for it says.
+    pub fn write(&self, digest: &Digest) -> Value {
+        let mut spec = json!({ "digest": digest.to_string(), "signatures": [], "tags": [] });
+        self.add_to(&mut spec, digest);
+        spec
     }
 
     /// Adds it to what an object says, whose other entries stay as they are; whether that changed
     /// anything.
-    pub(super) fn add_to(&self, spec: &mut Value, digest: &Digest) -> bool {
+    pub fn add_to(&self, spec: &mut Value, digest: &Digest) -> bool {
         let mut changed = false;
         let mut bytes = spec.to_string().len();
         let entries = |spec: &mut Value, key: &str| -> Vec<Value> {
@@ -89,10 +116,22 @@ impl Kept {
             }
             changed = true;
         }
+        if let Some(index) = &self.index {
+            let text = STANDARD.encode(&index.bytes);
+            bytes += text.len();
+            if spec["index"].as_str() != Some(&text) && bytes <= MOST_BYTES {
+                spec["index"] = json!(text);
+                changed = true;
+            }
+        }
         spec["signatures"] = Value::Array(signatures);
         spec["tags"] = Value::Array(tags);
         changed
     }
+}
+
+fn list<'a>(spec: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
+    spec[key].as_array().into_iter().flatten()
 }
 
 /// A signature as it is written.
@@ -132,7 +171,9 @@ fn record(entry: &Value, digest: &Digest) -> Option<(Reference, TagRecord, Mac)>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use countersign_evidence::RecordKey;
+    use crate::RecordKey;
+    use countersign_signature::sign::{Scheme, Signer};
+    use std::collections::BTreeMap;
 
     #[test]
     fn an_object_keeps_what_it_has_and_says_what_was_put_in() {
@@ -144,27 +185,28 @@ mod tests {
             confirmed: Timestamp::from_second(second).unwrap(),
             origin,
         };
-        let with = |record: TagRecord| Kept {
-            signatures: vec![
-                Material::Bundle { json: b"{}".to_vec() },
-                Material::CosignSig {
-                    payload: b"p".to_vec(),
-                    annotations: [("a".to_owned(), "b".to_owned())].into(),
-                },
-            ],
+        let (signer, none) = (Signer::generate(Scheme::EcdsaP256).unwrap(), BTreeMap::new());
+        let signatures = vec![
+            signer.bundle(&digest, &none).unwrap(),
+            signer.cosign_sig(&digest, "quay.io/acme/db", &none).unwrap(),
+        ];
+        let with = |record: TagRecord| Entry {
+            signatures: signatures.clone(),
+            index: None,
             tags: vec![(image.clone(), record.clone(), key.mac(&image, &record))],
         };
         let mut spec = json!({ "signatures": [{ "of": "the future" }], "more": 1 });
         let first = with(record(10, Origin::Registry));
         assert!(first.add_to(&mut spec, &digest));
-        assert_eq!(Kept::read(&spec, &digest), first);
+        assert_eq!(Entry::read(&spec, &digest), (first.clone(), vec![]));
         assert_eq!((&spec["signatures"][0]["of"], &spec["more"]), (&json!("the future"), &json!(1)));
         // The same and what is older changes nothing; a later one takes its place.
         assert!(!first.add_to(&mut spec, &digest));
         assert!(!with(record(9, Origin::Registry)).add_to(&mut spec, &digest));
         assert!(with(record(11, Origin::Registry)).add_to(&mut spec, &digest));
         assert!(with(record(5, Origin::Bundle)).add_to(&mut spec, &digest));
-        let confirmed: Vec<i64> = Kept::read(&spec, &digest)
+        let confirmed: Vec<i64> = Entry::read(&spec, &digest)
+            .0
             .tags
             .iter()
             .map(|(_, record, _)| record.confirmed.as_second())
@@ -178,15 +220,28 @@ mod tests {
         let signature = |number: usize| Material::Bundle { json: vec![b'x'; 1 + number * 1000] };
         let mut spec = json!({});
         for number in 0..2 * MOST_SIGNATURES {
-            Kept { signatures: vec![signature(number)], tags: vec![] }.add_to(&mut spec, &digest);
+            Entry { signatures: vec![signature(number)], ..Entry::default() }.add_to(&mut spec, &digest);
         }
         assert!(spec.to_string().len() <= MOST_BYTES);
-        assert!(Kept::read(&spec, &digest).signatures.len() < MOST_SIGNATURES);
+        assert!(spec["signatures"].as_array().unwrap().len() < MOST_SIGNATURES);
         let mut spec = json!({});
         for _ in 0..3 {
             let signatures = (0..2 * MOST_SIGNATURES).map(signature).map(|_| signature(0)).collect();
-            Kept { signatures, tags: vec![] }.add_to(&mut spec, &digest);
+            Entry { signatures, ..Entry::default() }.add_to(&mut spec, &digest);
         }
-        assert_eq!(Kept::read(&spec, &digest).signatures.len(), 1);
+        assert_eq!(spec["signatures"].as_array().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_speaks_of_another_digest_is_dropped_and_told() {
+        let (digest, other) = (Digest::sha256_of(b"an image"), Digest::sha256_of(b"another"));
+        let signer = Signer::generate(Scheme::EcdsaP256).unwrap();
+        let of = |digest: &Digest| signer.bundle(digest, &BTreeMap::new()).unwrap();
+        let mut spec = Entry { signatures: vec![of(&digest), of(&other)], ..Entry::default() }.write(&digest);
+        spec["index"] = json!(STANDARD.encode(b"{}"));
+        let (entry, findings) = Entry::read(&spec, &digest);
+        assert_eq!((entry.signatures.len(), entry.index), (1, None));
+        assert_eq!(findings.len(), 2, "{findings:?}");
+        assert!(findings[0].starts_with("signature 2: "), "{findings:?}");
     }
 }

@@ -1,0 +1,146 @@
+//! A webhook that goes by files: changes to the Site, to what it names and to policies act within
+//! seconds, and what is not good changes nothing.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use countersign_admission::{Limits, Service};
+use countersign_evidence::Store;
+use countersign_https::Body;
+use countersign_policy::Engine;
+use countersign_site::Site;
+use countersign_verifier::{SourceLoader, Verifier};
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+
+use super::live::Webhook;
+use super::verifier;
+use crate::{policies, site, sources};
+
+/// How often files are looked at. What has changed is taken up once it has stayed the same for as
+/// long: nobody goes by half a file.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The files, and the webhook of this moment.
+pub(crate) struct Standalone {
+    site: PathBuf,
+    policies: PathBuf,
+    store: Arc<dyn Store>,
+    current: RwLock<Arc<Webhook>>,
+}
+
+/// All that the files say.
+#[derive(Clone, PartialEq)]
+struct Said {
+    /// The Site and everything that it names.
+    site: Vec<Result<String, String>>,
+    policies: Vec<(PathBuf, Result<String, String>)>,
+}
+
+/// What was made of it.
+struct Made {
+    said: Said,
+    site: Arc<Site>,
+    load: Arc<SourceLoader>,
+    verifier: Arc<Verifier>,
+}
+
+impl Standalone {
+    /// Reads the files for the first time: all of them have to be good.
+    pub(crate) fn new(site: &Path, policies: &Path, store: Arc<dyn Store>) -> Result<(Arc<Self>, Follow)> {
+        let said = Said::read(site, policies);
+        let (webhook, made) = make(site, policies, &store, said, None)?;
+        let current = RwLock::new(webhook);
+        let (site, policies) = (site.to_owned(), policies.to_owned());
+        let this = Arc::new(Self { site, policies, store, current });
+        Ok((Arc::clone(&this), Follow { this, made }))
+    }
+
+    /// Answers as the webhook of this moment does.
+    pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        let webhook = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
+        webhook.answer(request).await
+    }
+}
+
+/// Follows the files.
+pub(crate) struct Follow {
+    this: Arc<Standalone>,
+    made: Made,
+}
+
+impl Follow {
+    /// For ever.
+    pub(crate) async fn run(self) {
+        let Self { this, mut made } = self;
+        let (mut before, mut refused) = (made.said.clone(), None);
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let said = Said::read(&this.site, &this.policies);
+            let settled = said == before;
+            before = said.clone();
+            if !settled || said == made.said || refused.as_ref() == Some(&said) {
+                continue;
+            }
+            match make(&this.site, &this.policies, &this.store, said.clone(), Some(&made)) {
+                Ok((webhook, new)) => {
+                    tracing::info!("changed files are in force");
+                    *this.current.write().unwrap_or_else(PoisonError::into_inner) = webhook;
+                    (made, refused) = (new, None);
+                }
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    tracing::error!(error, "changed files are not good: what was good stays in force");
+                    refused = Some(said);
+                }
+            }
+        }
+    }
+}
+
+impl Said {
+    fn read(site: &Path, policies: &Path) -> Self {
+        let text = sources::text(site);
+        // Sources are read even where the Site is not good: it may be for their sake.
+        let named = text.as_ref().ok().and_then(|text| Site::parse(text).ok());
+        let load = site::loader(site);
+        let named = named.iter().flat_map(Site::sources).map(load).collect::<Vec<_>>();
+        let mut files: Vec<(PathBuf, Result<String, String>)> = std::fs::read_dir(policies)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| policies::is_policy_file(path))
+            .map(|path| (path.clone(), sources::text(&path)))
+            .collect();
+        files.sort_by(|a, b| a.0.cmp(&b.0));
+        Self { site: std::iter::once(text).chain(named).collect(), policies: files }
+    }
+}
+
+/// The webhook of what the files say; its verifier, with all that it remembers, goes on where the
+/// Site says the same as before.
+fn make(
+    site_path: &Path,
+    policies_path: &Path,
+    store: &Arc<dyn Store>,
+    said: Said,
+    before: Option<&Made>,
+) -> Result<(Arc<Webhook>, Made)> {
+    let (site, load, verifier) = match before.filter(|before| before.said.site == said.site) {
+        Some(Made { site, load, verifier, .. }) => (Arc::clone(site), Arc::clone(load), Arc::clone(verifier)),
+        None => {
+            let site = site::read(site_path)?;
+            let load: Arc<SourceLoader> = Arc::new(site::loader(site_path));
+            let verifier = verifier(&site, Arc::clone(&load), Arc::clone(store))?;
+            (site, load, verifier)
+        }
+    };
+    let policies = policies::in_directory(policies_path, &policies::keys(&site, &*load)?)
+        .with_context(|| policies_path.display().to_string())?;
+    let engine = Engine::new(policies, Arc::clone(&site));
+    let webhook = Service::new(engine, Arc::clone(&verifier), Limits::DEFAULT);
+    Ok((webhook, Made { said, site, load, verifier }))
+}
