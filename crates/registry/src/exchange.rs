@@ -53,7 +53,7 @@ pub struct Limits {
     pub referrers: usize,
     /// Redirects of one request. Default 3.
     pub redirects: usize,
-    /// Requests on behalf of one image, over all endpoints, tokens and redirects included. Default 256.
+    /// Requests on behalf of one image, over all endpoints, tokens and redirects included. Default 192.
     pub image_requests: usize,
     /// Bytes that are received on behalf of one image. Default 32 MiB.
     pub image_bytes: usize,
@@ -70,7 +70,7 @@ impl Limits {
         referrers_pages: 8,
         referrers: 256,
         redirects: 3,
-        image_requests: 256,
+        image_requests: 192,
         image_bytes: 32 << 20,
         endpoint_requests: 16,
         all_requests: 64,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use countersign_layout::Descriptor;
-use countersign_manifest::MANIFEST;
+use countersign_manifest::{INDEX, MANIFEST};
 use countersign_reference::Digest;
 use countersign_signature::sign::Signer;
 use countersign_signature::{BUNDLE_MEDIA_TYPE, Material, SIMPLE_SIGNING_MEDIA_TYPE};
@@ -26,7 +26,7 @@ pub enum Shape {
 impl SampleRegistry {
     /// Pushes an image (`repository:tag`) whose one layer is this text.
     pub fn push(&self, name: &str, text: &str) -> Result<Digest, SampleError> {
-        Ok(self.image(name, text)?.digest)
+        Ok(self.push_image(name, text)?.digest)
     }
 
     /// Pushes an image and its signature.
@@ -38,19 +38,29 @@ impl SampleRegistry {
         shape: Shape,
     ) -> Result<Digest, SampleError> {
         let (repository, _) = name.rsplit_once(':').ok_or_else(|| SampleError::Name(name.to_owned()))?;
-        let subject = self.image(name, text)?;
-        let digest = subject.digest.clone();
+        let subject = self.push_image(name, text)?;
         let none = BTreeMap::new();
         let material = match shape {
-            Shape::Tag => signer.cosign_sig(&digest, repository, &none)?,
-            Shape::Bundle => signer.bundle(&digest, &none)?,
+            Shape::Tag => signer.cosign_sig(&subject.digest, repository, &none)?,
+            Shape::Bundle => signer.bundle(&subject.digest, &none)?,
         };
+        self.attach(repository, &subject, material)?;
+        Ok(subject.digest)
+    }
+
+    /// Puts a signature beside an image, in the place that its shape has.
+    pub fn attach(
+        &self,
+        repository: &str,
+        subject: &Descriptor,
+        material: Material,
+    ) -> Result<(), SampleError> {
         let config = self.blob(CONFIG, b"{}")?;
         let (name, manifest) = match material {
             Material::CosignSig { payload, annotations } => {
                 let mut layer = self.blob(SIMPLE_SIGNING_MEDIA_TYPE, &payload)?;
                 layer["annotations"] = json!(annotations);
-                let name = format!("{repository}:{}", digest.signature_tag());
+                let name = format!("{repository}:{}", subject.digest.signature_tag());
                 (name, plain(&config, &layer))
             }
             Material::Bundle { json: bundle } => {
@@ -62,8 +72,13 @@ impl SampleRegistry {
                 (name, manifest)
             }
         };
-        self.manifest(&name, &manifest)?;
-        Ok(digest)
+        self.manifest(&name, MANIFEST, &manifest)?;
+        Ok(())
+    }
+
+    /// Pushes an index of these images.
+    pub fn push_index(&self, name: &str, images: &[Descriptor]) -> Result<Descriptor, SampleError> {
+        self.manifest(name, INDEX, &json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": images }))
     }
 
     /// The manifest that a signature of this image is in, where it is a bundle.
@@ -81,16 +96,17 @@ impl SampleRegistry {
         Ok(None)
     }
 
-    fn image(&self, name: &str, text: &str) -> Result<Descriptor, SampleError> {
+    /// Pushes an image (`repository:tag`) whose one layer is this text; its descriptor.
+    pub fn push_image(&self, name: &str, text: &str) -> Result<Descriptor, SampleError> {
         let config = self.blob(CONFIG, b"{}")?;
         let layer = self.blob(LAYER, text.as_bytes())?;
-        self.manifest(name, &plain(&config, &layer))
+        self.manifest(name, MANIFEST, &plain(&config, &layer))
     }
 
-    fn manifest(&self, name: &str, manifest: &Value) -> Result<Descriptor, SampleError> {
+    fn manifest(&self, name: &str, media_type: &str, manifest: &Value) -> Result<Descriptor, SampleError> {
         let content = manifest.to_string();
         let digest = self.registry.layout().put(content.as_bytes())?;
-        let descriptor = Descriptor::new(MANIFEST, digest, content.len() as u64);
+        let descriptor = Descriptor::new(media_type, digest, content.len() as u64);
         self.registry.layout().name(name, descriptor.clone())?;
         Ok(descriptor)
     }

@@ -2,8 +2,9 @@
 //!
 //! The registries are the real ones of `bootstrap`, over TLS on loopback, each serving a layout
 //! of its own that goes when it does. Images are one layer of text; their signatures have the
-//! two shapes that cosign writes.
+//! two shapes that cosign writes. A [`Hostile`] one has repositories that lie.
 
+mod hostile;
 mod image;
 
 use std::net::Ipv4Addr;
@@ -21,6 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+pub use hostile::{Hostile, Lie};
 pub use image::Shape;
 
 /// How long open requests may go on after a registry was switched off.

@@ -256,7 +256,9 @@ impl Search<'_> {
         if usize::try_from(layer.size).map_or(true, |size| size > most) {
             return Err(Error::Limit(format!("a signature of more than {most} bytes")));
         }
-        let blob = match server.endpoint.blob(self.repository, &layer.digest, most).await {
+        // Not a byte more than is said to be there.
+        let said = usize::try_from(layer.size).unwrap_or(most);
+        let blob = match server.endpoint.blob(self.repository, &layer.digest, said).await {
             // What a manifest names has to be there.
             Err(Error::Absent) => return Err(Error::Malformed(format!("{} is not there", layer.digest))),
             other => other?,

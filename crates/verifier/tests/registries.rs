@@ -1,81 +1,24 @@
 //! The verifier against registries over TLS, some of which lie in one stated way.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod common;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use countersign_clock::ManualClock;
+use common::{NOW, answer, ask, ask_within, codes, endpoint, never_fresh, signer, verifier};
 use countersign_evidence::{Memory, Origin, Store, TagRecord};
-use countersign_https::{Authority, Body, full};
+use countersign_https::{Authority, full};
 use countersign_reference::Reference;
 use countersign_sample::{SampleRegistry, Shape};
-use countersign_signature::sign::{Scheme, Signer};
-use countersign_site::{Site, Source};
-use countersign_verdict::{Attestors, Code, Outcome, Question, Verdict};
-use countersign_verifier::{Purpose, Rules, Settings, Verifier};
+use countersign_verdict::{Code, Outcome, Question};
+use countersign_verifier::{Purpose, Settings};
 use hyper::Response;
-use hyper::header::CONTENT_TYPE;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-/// What the verifiers' clock shows.
-const NOW: &str = "2026-01-01T00:00:00Z";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-
-fn signer() -> (Signer, Attestors) {
-    let signer = Signer::generate(Scheme::EcdsaP256).unwrap();
-    let attestors = Attestors::any_of_keys(&signer.public_pem());
-    (signer, attestors)
-}
-
-fn endpoint(name: &str, url: &str, ca: &str) -> String {
-    let ca = ca.replace('\n', "\\n");
-    format!("{{ name: {name}, url: \"{url}\", addresses: [127.0.0.1], ca: {{ pem: \"{ca}\" }} }}")
-}
-
-fn verifier(endpoints: &[String], settings: Settings, store: Arc<dyn Store>) -> Arc<Verifier> {
-    let text = format!(
-        "apiVersion: countersign.dev/v1alpha1\nkind: Site\nspec:\n  registry: {{ name: registry.local, endpoints: [{}] }}\n",
-        endpoints.join(", ")
-    );
-    let load = Arc::new(|source: &Source| match source {
-        Source::Inline(text) => Ok(text.clone()),
-        other => Err(format!("{other:?}")),
-    });
-    let clock = Arc::new(ManualClock::at(NOW.parse().unwrap()));
-    Verifier::new(Rules::Site(Arc::new(Site::parse(&text).unwrap())), settings, load, store, clock)
-}
-
-/// Every tag is asked for anew.
-fn never_fresh() -> Settings {
-    Settings { tag_freshness: Duration::ZERO, ..Settings::default() }
-}
-
-async fn ask_within(
-    verifier: &Arc<Verifier>,
-    attestors: &Attestors,
-    image: &str,
-    time: Duration,
-) -> (Verdict, Duration) {
-    let image = Reference::parse(image).unwrap();
-    let question = Question::new(image, attestors.clone());
-    let start = Instant::now();
-    let verdict = verifier.verify(&question, start + time, Purpose::Decision).await;
-    (verdict, start.elapsed())
-}
-
-async fn ask(verifier: &Arc<Verifier>, attestors: &Attestors, image: &str) -> Verdict {
-    ask_within(verifier, attestors, image, Duration::from_secs(5)).await.0
-}
-
-fn codes(verdict: &Verdict) -> Vec<Code> {
-    verdict.checks.iter().map(|check| check.code).collect()
-}
-
-fn answer(media_type: &str, content: &str) -> Response<Body> {
-    Response::builder().header(CONTENT_TYPE, media_type).body(full(content.to_owned())).unwrap()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_is_dialled_at_its_address_and_has_to_be_who_its_ca_says() {
@@ -186,7 +129,7 @@ async fn unsigned_and_rejected_are_said_after_every_source_was_asked() {
         None
     };
     let registry = SampleRegistry::start(&authority, note).await.unwrap();
-    let (stranger, _) = self::signer();
+    let (stranger, _) = common::signer();
     registry.push("a/unsigned:1", "unsigned").unwrap();
     registry.push_signed("a/tag:1", "tag", &stranger, Shape::Tag).unwrap();
     registry.push_signed("a/bundle:1", "bundle", &stranger, Shape::Bundle).unwrap();
