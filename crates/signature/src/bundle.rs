@@ -4,13 +4,13 @@
 //! bytes are base64 of either alphabet. Transparency-log entries and timestamps may be present;
 //! a policy for keys does not ask for them, and nothing is concluded from them.
 
-use std::collections::BTreeMap;
 
 use countersign_reference::{Digest, Reference};
 use countersign_verdict::Code;
 use serde::Deserialize;
 
 use crate::material::{BUNDLE_MEDIA_TYPE, Candidate, Flaw, Limits, base64};
+use crate::object::{Fields, Object};
 
 /// The media type as older writers spell it.
 const BUNDLE_MEDIA_TYPE_OLD: &str = "application/vnd.dev.sigstore.bundle+json;version=0.3";
@@ -27,15 +27,15 @@ struct Bundle {
     #[serde(rename = "mediaType", alias = "media_type")]
     media_type: String,
     #[serde(rename = "verificationMaterial", alias = "verification_material")]
-    material: VerificationMaterial,
+    material: Object<VerificationMaterial>,
     #[serde(rename = "dsseEnvelope", alias = "dsse_envelope")]
-    envelope: Option<Envelope>,
+    envelope: Option<Object<Envelope>>,
 }
 
 #[derive(Deserialize)]
 struct VerificationMaterial {
     #[serde(rename = "publicKey", alias = "public_key")]
-    public_key: Option<PublicKeyIdentifier>,
+    public_key: Option<Object<PublicKeyIdentifier>>,
 }
 
 #[derive(Deserialize)]
@@ -49,7 +49,7 @@ struct Envelope {
     payload: String,
     #[serde(rename = "payloadType", alias = "payload_type")]
     payload_type: String,
-    signatures: Vec<EnvelopeSignature>,
+    signatures: Vec<Object<EnvelopeSignature>>,
 }
 
 #[derive(Deserialize)]
@@ -61,7 +61,7 @@ struct EnvelopeSignature {
 struct Statement {
     #[serde(rename = "_type")]
     kind: String,
-    subject: Vec<Subject>,
+    subject: Vec<Object<Subject>>,
     #[serde(rename = "predicateType")]
     predicate_type: String,
     #[serde(default)]
@@ -72,30 +72,30 @@ struct Statement {
 struct Subject {
     #[serde(default)]
     name: Option<String>,
-    digest: BTreeMap<String, String>,
+    digest: Fields<String>,
     #[serde(default)]
-    annotations: Option<BTreeMap<String, serde_json::Value>>,
+    annotations: Option<Fields<serde_json::Value>>,
 }
 
 /// Reads a bundle whose statement is of this predicate type.
 pub(crate) fn read(json: &[u8], image: &Digest, predicate: &str, limits: &Limits) -> Result<Candidate, Flaw> {
-    let bundle: Bundle = serde_json::from_slice(json)
+    let Object::<Bundle>(bundle) = serde_json::from_slice(json)
         .map_err(|error| Flaw::malformed(format!("not a sigstore bundle: {error}")))?;
     if bundle.media_type != BUNDLE_MEDIA_TYPE && bundle.media_type != BUNDLE_MEDIA_TYPE_OLD {
         let version: String = bundle.media_type.chars().take(80).collect();
         return Err(Flaw::new(Code::UnsupportedFormat, format!("bundle of type `{version}`")));
     }
-    let Some(key) = bundle.material.public_key else {
+    let Some(Object(key)) = bundle.material.0.public_key else {
         return Err(Flaw::new(Code::UnsupportedFormat, "the bundle is for a certificate, not for a key"));
     };
-    let Some(envelope) = bundle.envelope else {
+    let Some(Object(envelope)) = bundle.envelope else {
         return Err(Flaw::new(Code::UnsupportedFormat, "the bundle holds no DSSE envelope"));
     };
     if envelope.payload_type != STATEMENT_MEDIA_TYPE {
         let found: String = envelope.payload_type.chars().take(80).collect();
         return Err(Flaw::new(Code::WrongType, format!("the envelope's payload is `{found}`")));
     }
-    let [signature] = envelope.signatures.as_slice() else {
+    let [Object(signature)] = envelope.signatures.as_slice() else {
         let count = envelope.signatures.len();
         return Err(Flaw::malformed(format!("the envelope has {count} signatures, not one")));
     };
@@ -106,7 +106,7 @@ pub(crate) fn read(json: &[u8], image: &Digest, predicate: &str, limits: &Limits
     let signature = decode("signature", &signature.sig)?;
     let body = decode("payload", &envelope.payload)?;
     let subject = statement(&body, image, predicate, limits)?;
-    let annotations = subject.annotations.unwrap_or_default();
+    let annotations = subject.annotations.map(|fields| fields.0).unwrap_or_default();
     let annotations = annotations.into_iter().filter_map(|(k, v)| v.as_str().map(|v| (k, v.to_owned())));
     Ok(Candidate {
         signed: pae(&envelope.payload_type, &body),
@@ -120,7 +120,7 @@ pub(crate) fn read(json: &[u8], image: &Digest, predicate: &str, limits: &Limits
 
 /// The subject that is this image, if the statement is a signature of it.
 fn statement(body: &[u8], image: &Digest, predicate: &str, limits: &Limits) -> Result<Subject, Flaw> {
-    let statement: Statement = serde_json::from_slice(body)
+    let Object::<Statement>(statement) = serde_json::from_slice(body)
         .map_err(|error| Flaw::malformed(format!("the payload is not an in-toto statement: {error}")))?;
     if !STATEMENT_TYPES.contains(&statement.kind.as_str()) {
         return Err(Flaw::new(Code::WrongType, "the payload is not an in-toto statement v0.1 or v1"));
@@ -141,7 +141,8 @@ fn statement(body: &[u8], image: &Digest, predicate: &str, limits: &Limits) -> R
     statement
         .subject
         .into_iter()
-        .find(|subject| subject.digest.get(name).is_some_and(|hex| hex == image.hex()))
+        .find(|Object(subject)| subject.digest.0.get(name).is_some_and(|hex| hex == image.hex()))
+        .map(|Object(subject)| subject)
         .ok_or_else(|| Flaw::new(Code::DigestMismatch, "no subject of the statement is this digest"))
 }
 

@@ -22,6 +22,7 @@
 //! * *Re-encoded bytes are verified* (T-19b): signatures are checked over the bytes as received, and
 //!   those bytes are the ones parsed.
 //! * *One key under two names meets a threshold* (T-17): keys are counted by their public key.
+//! * *One document, two meanings* (T-10): a list is not an object, and no name stands twice in what is read.
 //! * *The bundle picks the method* (T-13): only the policy does. A certificate in a bundle is not read.
 //! * *A signed image under another name* (T-19): where the site asks for it, the name that the signer
 //!   wrote has to lead to the same place as the image's ([`Naming`]).
@@ -34,6 +35,7 @@ mod bundle;
 mod judge;
 mod key;
 mod material;
+mod object;
 mod payload;
 mod seal;
 #[cfg(feature = "sign")]

@@ -7,6 +7,7 @@ use countersign_verdict::Code;
 use serde::Deserialize;
 
 use crate::material::{Candidate, Flaw, SIGNATURE_ANNOTATION, base64};
+use crate::object::{Fields, Object};
 
 /// `critical.type` of an image signature. Without this check any JSON that the same key has
 /// signed and that happens to have these fields would pass.
@@ -14,16 +15,16 @@ pub(crate) const TYPE: &str = "cosign container image signature";
 
 #[derive(Deserialize)]
 struct Payload {
-    critical: Critical,
+    critical: Object<Critical>,
     #[serde(default)]
-    optional: Option<BTreeMap<String, serde_json::Value>>,
+    optional: Option<Fields<serde_json::Value>>,
 }
 
 #[derive(Deserialize)]
 struct Critical {
     #[serde(default)]
-    identity: Option<Identity>,
-    image: Image,
+    identity: Option<Object<Identity>>,
+    image: Object<Image>,
     #[serde(rename = "type")]
     kind: String,
 }
@@ -52,27 +53,23 @@ pub(crate) fn read(
         .ok_or_else(|| Flaw::malformed(format!("the layer has no annotation `{SIGNATURE_ANNOTATION}`")))?;
     let signature = base64(signature).filter(|raw| !raw.is_empty());
     let signature = signature.ok_or_else(|| Flaw::malformed("the signature is not base64"))?;
-    // A list would be read as the fields in their order.
-    if !payload.trim_ascii_start().starts_with(b"{") {
-        return Err(Flaw::malformed("the payload is not a JSON object"));
-    }
-    let parsed: Payload = serde_json::from_slice(payload)
+    let Object(Payload { critical: Object(critical), optional }) = serde_json::from_slice(payload)
         .map_err(|error| Flaw::malformed(format!("the payload is not a signature payload: {error}")))?;
-    if parsed.critical.kind != TYPE {
-        let kind: String = parsed.critical.kind.chars().take(60).collect();
+    if critical.kind != TYPE {
+        let kind: String = critical.kind.chars().take(60).collect();
         return Err(Flaw::new(Code::WrongType, format!("the payload is of type `{kind}`")));
     }
-    let digest = Digest::parse(&parsed.critical.image.digest)
+    let digest = Digest::parse(&critical.image.0.digest)
         .map_err(|error| Flaw::malformed(format!("the payload's digest: {error}")))?;
     if digest != *image {
         return Err(Flaw::new(Code::DigestMismatch, format!("it signs {digest}")));
     }
-    let annotations = parsed.optional.unwrap_or_default();
+    let annotations = optional.map(|fields| fields.0).unwrap_or_default();
     let annotations = annotations.into_iter().filter_map(|(key, value)| match value {
         serde_json::Value::String(text) => Some((key, text)),
         _ => None,
     });
-    let name = parsed.critical.identity.and_then(|identity| identity.reference);
+    let name = critical.identity.and_then(|Object(identity)| identity.reference);
     Ok(Candidate {
         signed: payload.to_vec(),
         signature,

@@ -213,8 +213,12 @@ impl Signer {
 
     /// A bundle with any statement, for attestations and for tests of what must not pass.
     pub fn bundle_of(&self, statement: &serde_json::Value) -> Result<Material, SignError> {
-        let body = statement.to_string().into_bytes();
-        let signature = self.sign(&pae(STATEMENT_MEDIA_TYPE, &body))?;
+        self.bundle_over(STATEMENT_MEDIA_TYPE, statement.to_string().as_bytes())
+    }
+
+    /// A bundle with any bytes in its envelope, for tests of what must not pass.
+    pub fn bundle_over(&self, payload_type: &str, body: &[u8]) -> Result<Material, SignError> {
+        let signature = self.sign(&pae(payload_type, body))?;
         let fingerprint = hex::decode(Digest::sha256_of(&self.spki).hex()).unwrap_or_default();
         let bundle = json!({
             "mediaType": BUNDLE_MEDIA_TYPE,
@@ -224,8 +228,8 @@ impl Signer {
                 "timestampVerificationData": null,
             },
             "dsseEnvelope": {
-                "payload": STANDARD.encode(&body),
-                "payloadType": STATEMENT_MEDIA_TYPE,
+                "payload": STANDARD.encode(body),
+                "payloadType": payload_type,
                 "signatures": [{ "sig": STANDARD.encode(signature), "keyid": "" }],
             },
         });

@@ -178,6 +178,71 @@ fn t10_t19b_whatever_cannot_be_read_is_not_accepted() {
 }
 
 #[test]
+fn t10_a_list_is_not_an_object_and_no_name_stands_twice() {
+    let signer = signer();
+    let trusted = Attestors::any_of_keys(&signer.public_pem());
+    let (digest, hex, kind) =
+        (image().to_string(), image().hex().to_owned(), "cosign container image signature");
+    let critical = json!({ "image": { "docker-manifest-digest": digest }, "type": kind });
+    assert!(judge(&trusted, &[payload(&signer, &json!({ "critical": critical }).to_string())]).0);
+    let mut unread = Vec::new();
+    for text in [
+        json!([critical, null]).to_string(),
+        json!({ "critical": [critical["image"], kind] }).to_string(),
+        json!({ "critical": { "image": [digest], "type": kind } }).to_string(),
+        json!({ "critical": critical, "optional": {"a": "1"} })
+            .to_string()
+            .replace("\"1\"", "\"1\",\"a\":\"2\""),
+    ] {
+        unread.push(payload(&signer, &text));
+    }
+
+    let statement = json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{ "digest": { "sha256": hex }, "annotations": { "a": "1" } }],
+        "predicateType": "https://sigstore.dev/cosign/sign/v1",
+    });
+    let good = signer.bundle_of(&statement).unwrap();
+    assert!(judge(&trusted, std::slice::from_ref(&good)).0);
+    let text = statement.to_string();
+    for text in [
+        json!([statement["_type"], statement["subject"], statement["predicateType"]]).to_string(),
+        text.replace(&statement["subject"].to_string(), &json!([[{ "sha256": hex }]]).to_string()),
+        text.replace("\"sha256\"", "\"sha256\":\"\",\"sha256\""),
+        text.replace("\"1\"", "\"1\",\"a\":\"2\""),
+    ] {
+        unread.push(signer.bundle_over("application/vnd.in-toto+json", text.as_bytes()).unwrap());
+    }
+    let Material::Bundle { json } = good else { unreachable!() };
+    let bundle: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    let (material, envelope) = (&bundle["verificationMaterial"], &bundle["dsseEnvelope"]);
+    let signatures = json!([[envelope["signatures"][0]["sig"]]]);
+    for (material, envelope) in [
+        (material.clone(), json!([envelope["payload"], envelope["payloadType"], envelope["signatures"]])),
+        (json!([material["publicKey"]]), envelope.clone()),
+        (
+            material.clone(),
+            json!({ "payload": envelope["payload"], "payloadType": envelope["payloadType"], "signatures": signatures }),
+        ),
+    ] {
+        let object = json!({
+            "mediaType": bundle["mediaType"], "verificationMaterial": material, "dsseEnvelope": envelope,
+        });
+        unread.push(Material::Bundle { json: object.to_string().into_bytes() });
+    }
+    let list = json!([bundle["mediaType"], material, envelope]);
+    unread.push(Material::Bundle { json: list.to_string().into_bytes() });
+    for material in unread {
+        let found = judge(&trusted, std::slice::from_ref(&material));
+        assert_eq!(found, (false, vec![Code::Malformed]), "{material:?}");
+    }
+}
+
+fn payload(signer: &Signer, text: &str) -> Material {
+    signer.cosign_sig_of(text.as_bytes().to_vec()).unwrap()
+}
+
+#[test]
 fn protojson_may_be_snake_case() {
     let signer = signer();
     let Material::Bundle { json } = signer.bundle(&image(), &none()).unwrap() else { unreachable!() };
