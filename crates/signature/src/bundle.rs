@@ -4,7 +4,6 @@
 //! bytes are base64 of either alphabet. Transparency-log entries and timestamps may be present;
 //! a policy for keys does not ask for them, and nothing is concluded from them.
 
-
 use countersign_reference::{Digest, Reference};
 use countersign_verdict::Code;
 use serde::Deserialize;

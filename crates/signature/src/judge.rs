@@ -58,6 +58,8 @@ pub struct Judge<'a> {
     terms: Terms<'a>,
     operations: usize,
     seen: usize,
+    /// Whether a limit of the image, and not of one signature, was reached.
+    exhausted: bool,
     /// Content that was judged: endpoints hold copies of one another.
     judged: BTreeSet<Digest>,
     /// Which of the trust's keys have signed.
@@ -84,6 +86,7 @@ impl<'a> Judge<'a> {
             terms,
             operations: 0,
             seen: 0,
+            exhausted: false,
             judged: BTreeSet::new(),
             signed: BTreeSet::new(),
             useful: Vec::new(),
@@ -139,9 +142,10 @@ impl<'a> Judge<'a> {
         self.seen
     }
 
-    /// Whether a limit was reached: then nothing can be said of the image.
+    /// Whether the limit of signatures or of operations was reached: then nothing more is looked at, and
+    /// nothing can be said of the image. One signature that is too large to be read hides no other.
     pub fn exhausted(&self) -> bool {
-        self.checks.iter().any(|check| check.code == Code::LimitReached)
+        self.exhausted
     }
 
     /// Whether some signatures were good, and not enough of them.
@@ -153,7 +157,7 @@ impl<'a> Judge<'a> {
     fn weigh(&mut self, material: &Material) -> Result<Good, Flaw> {
         let limits = self.terms.limits;
         if self.seen > limits.signatures {
-            return Err(Flaw::new(Code::LimitReached, format!("more than {} signatures", limits.signatures)));
+            return Err(self.end(format!("more than {} signatures", limits.signatures)));
         }
         let candidate = material.read(self.image, &limits)?;
         let hinted = |index: &usize| {
@@ -177,8 +181,7 @@ impl<'a> Judge<'a> {
             if !same_key {
                 self.operations += trusted.key.operations();
                 if self.operations > limits.operations {
-                    let detail = format!("more than {} signature operations", limits.operations);
-                    return Err(Flaw::new(Code::LimitReached, detail));
+                    return Err(self.end(format!("more than {} signature operations", limits.operations)));
                 }
                 if !trusted.key.verifies(&candidate.signed, &candidate.signature) {
                     continue;
@@ -231,6 +234,11 @@ impl<'a> Judge<'a> {
         }
         told.extend(unnamed.then(|| Flaw::new(Code::NoName, "it names no image")));
         Ok(told)
+    }
+
+    fn end(&mut self, detail: String) -> Flaw {
+        self.exhausted = true;
+        Flaw::new(Code::LimitReached, detail)
     }
 
     /// Keys are counted by what they are, not by how often they are named or have signed.

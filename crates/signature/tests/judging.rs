@@ -375,6 +375,30 @@ fn t37_limits_are_reached_at_their_edge() {
 }
 
 #[test]
+fn t37_one_that_is_too_large_hides_no_other() {
+    let signer = signer();
+    let trusted = Attestors::any_of_keys(&signer.public_pem());
+    let subject = json!({ "digest": { "sha256": image().hex() } });
+    let large = signer.bundle_of(&json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": vec![subject; Limits::DEFAULT.subjects + 1],
+        "predicateType": "https://sigstore.dev/cosign/sign/v1",
+    }));
+    let (large, good) = (large.unwrap(), signer.bundle(&image(), &none()).unwrap());
+    let (trust, image) = (Trust::new(&trusted).unwrap(), image());
+    let add = |judge: &mut Judge<'_>, material: &Material| {
+        let located = Located { at: "test".into(), artifact: "signature".into(), material: material.clone() };
+        judge.add(&located).is_some()
+    };
+    let mut judge = Judge::new(&trust, &image, Terms::within(Limits::DEFAULT));
+    assert!(!add(&mut judge, &large) && !judge.exhausted());
+    assert_eq!(judge.checks()[0].code, Code::LimitReached);
+    assert!(add(&mut judge, &good));
+    let mut judge = Judge::new(&trust, &image, Terms::within(Limits { signatures: 1, ..Limits::DEFAULT }));
+    assert!(!add(&mut judge, &large) && !add(&mut judge, &good) && judge.exhausted());
+}
+
+#[test]
 fn a_private_key_that_was_written_signs_as_before() {
     for scheme in [Scheme::EcdsaP256, Scheme::EcdsaP384, Scheme::EcdsaP521, Scheme::Rsa2048, Scheme::Ed25519]
     {
