@@ -138,11 +138,12 @@ impl Flaw {
     }
 }
 
-/// Standard or URL-safe base64, padded or not: the DSSE and protojson rules allow all four.
+/// Standard or URL-safe base64, padded or not: the DSSE and protojson rules allow all four. Line breaks
+/// are passed over, as by Go: `base64` writes them, and `cosign attach signature` leaves them.
 pub(crate) fn base64(text: &str) -> Option<Vec<u8>> {
     const CONFIG: GeneralPurposeConfig =
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-    let text = text.trim();
+    let text = text.trim().replace(['\r', '\n'], "");
     let alphabet = if text.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };
-    GeneralPurpose::new(alphabet, CONFIG).decode(text).ok()
+    GeneralPurpose::new(alphabet, CONFIG).decode(&text).ok()
 }

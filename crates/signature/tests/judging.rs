@@ -258,6 +258,26 @@ fn protojson_may_be_snake_case() {
 }
 
 #[test]
+fn base64_may_be_in_lines() {
+    let signer = signer();
+    let trusted = Attestors::any_of_keys(&signer.public_pem());
+    let lines = |text: &str| format!("{}\r\n{}\n", &text[..76], &text[76..]);
+    let Material::CosignSig { payload, annotations } = signer.cosign_sig(&image(), "a.b/c", &none()).unwrap()
+    else {
+        unreachable!()
+    };
+    let annotations = annotations.into_iter().map(|(name, text)| (name, lines(&text))).collect();
+    assert!(judge(&trusted, &[Material::CosignSig { payload, annotations }]).0);
+    let Material::Bundle { json } = signer.bundle(&image(), &none()).unwrap() else { unreachable!() };
+    let mut bundle: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    for text in ["/dsseEnvelope/payload", "/dsseEnvelope/signatures/0/sig"] {
+        let text = bundle.pointer_mut(text).unwrap();
+        *text = json!(lines(text.as_str().unwrap()));
+    }
+    assert!(judge(&trusted, &[Material::Bundle { json: bundle.to_string().into_bytes() }]).0);
+}
+
+#[test]
 fn a_flipped_byte_in_the_signed_bytes_is_noticed() {
     let signer = signer();
     let trusted = Attestors::any_of_keys(&signer.public_pem());
