@@ -46,7 +46,8 @@ struct PublicKeyIdentifier {
 #[derive(Deserialize)]
 struct Envelope {
     payload: String,
-    #[serde(rename = "payloadType", alias = "payload_type")]
+    // The one name of the schema that is not in snake case there, too.
+    #[serde(rename = "payloadType")]
     payload_type: String,
     signatures: Vec<Object<EnvelopeSignature>>,
 }

@@ -251,10 +251,11 @@ fn protojson_may_be_snake_case() {
         .replace("mediaType", "media_type")
         .replace("verificationMaterial", "verification_material")
         .replace("publicKey", "public_key")
-        .replace("dsseEnvelope", "dsse_envelope")
-        .replace("payloadType", "payload_type");
-    let material = Material::Bundle { json: snake.into_bytes() };
-    assert!(judge(&Attestors::any_of_keys(&signer.public_pem()), &[material]).0);
+        .replace("dsseEnvelope", "dsse_envelope");
+    let trusted = Attestors::any_of_keys(&signer.public_pem());
+    let other = snake.replace("payloadType", "payload_type");
+    assert!(judge(&trusted, &[Material::Bundle { json: snake.into_bytes() }]).0);
+    assert!(!judge(&trusted, &[Material::Bundle { json: other.into_bytes() }]).0);
 }
 
 #[test]
