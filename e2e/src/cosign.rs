@@ -3,9 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
-use aws_lc_rs::rsa::KeySize;
-use aws_lc_rs::signature::RsaKeyPair;
+use countersign_signature::sign::{Scheme, Signer};
 
 use crate::{succeed, tool};
 
@@ -58,16 +56,31 @@ impl Cosign {
                 );
             }
             KeyType::Rsa4096 => {
-                let pair = RsaKeyPair::generate(KeySize::Rsa4096).unwrap();
-                let der: Pkcs8V1Der<'_> = pair.as_der().unwrap();
-                let file = directory.join(format!("{name}.pem"));
-                std::fs::write(&file, pem::encode(&pem::Pem::new("PRIVATE KEY", der.as_ref()))).unwrap();
-                let mut command = self.command(directory);
-                command.args(["import-key-pair", "--key"]).arg(&file).arg("--output-key-prefix").arg(&prefix);
-                succeed(&mut command);
+                let pair = Signer::generate(Scheme::Rsa4096).unwrap();
+                return self.import(directory, name, &pair.private_pem().unwrap());
             }
         }
         KeyPair { private: prefix.with_extension("key"), public: prefix.with_extension("pub") }
+    }
+
+    /// Takes over a plain PKCS #8 key.
+    pub fn import(self, directory: &Path, name: &str, pem: &str) -> KeyPair {
+        let (file, prefix) = (directory.join(format!("{name}.pem")), directory.join(name));
+        std::fs::write(&file, pem).unwrap();
+        let mut command = self.command(directory);
+        succeed(
+            command.args(["import-key-pair", "--key"]).arg(&file).arg("--output-key-prefix").arg(&prefix),
+        );
+        KeyPair { private: prefix.with_extension("key"), public: prefix.with_extension("pub") }
+    }
+
+    /// Signs any bytes: base64 of the signature.
+    pub fn sign_blob(self, directory: &Path, key: &KeyPair, content: &[u8]) -> String {
+        let mut file = tempfile::NamedTempFile::new_in(directory).unwrap();
+        std::io::Write::write_all(&mut file, content).unwrap();
+        let mut command = self.command(directory);
+        command.args(["sign-blob", "--tlog-upload=false", "-y", "--key"]).arg(&key.private).arg(file.path());
+        String::from_utf8(succeed(&mut command).stdout).unwrap().trim().to_owned()
     }
 
     /// Signs `host/repository@digest`.
@@ -84,9 +97,18 @@ impl Cosign {
 
     /// Whether cosign itself verifies the image.
     pub fn verifies(self, directory: &Path, key: &KeyPair, image: &str) -> bool {
+        self.verify(directory, &key.public, image).is_ok()
+    }
+
+    /// The same, with what it says where it does not.
+    pub fn verify(self, directory: &Path, public: &Path, image: &str) -> Result<(), String> {
         let mut command = self.command(directory);
-        command.args(["verify", "--insecure-ignore-tlog", "--allow-http-registry", "--key"]).arg(&key.public);
-        command.arg(image).output().unwrap().status.success()
+        command.args(["verify", "--insecure-ignore-tlog", "--allow-http-registry", "--key"]).arg(public);
+        let output = command.arg(image).output().unwrap();
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
     /// The same at a registry with TLS, whose certificate this CA has signed.

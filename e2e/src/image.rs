@@ -9,8 +9,8 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::json;
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// An image in a registry.
 #[derive(Clone, Debug)]
@@ -36,6 +36,11 @@ impl Pushed {
         format!("{host}/{}:{}", self.name.split_once('/').unwrap().1, self.tag)
     }
 
+    /// As a list of manifests or a `subject` names it.
+    pub(crate) fn descriptor(&self) -> serde_json::Value {
+        json!({ "mediaType": MANIFEST, "digest": self.digest.to_string(), "size": self.size })
+    }
+
     /// `host/repository@digest`, as signers want it.
     pub fn by_digest(&self) -> String {
         format!("{}@{}", self.name, self.digest)
@@ -54,7 +59,7 @@ async fn send(method: Method, url: &str, content_type: &str, body: Vec<u8>) -> R
     panic!("{url}: {status}: {}", String::from_utf8_lossy(&body));
 }
 
-async fn blob(host: &str, repository: &str, content: &[u8]) -> serde_json::Value {
+pub(crate) async fn blob(host: &str, repository: &str, content: &[u8]) -> serde_json::Value {
     let digest = Digest::sha256_of(content);
     let start =
         send(Method::POST, &format!("http://{host}/v2/{repository}/blobs/uploads/"), "text/plain", vec![])
@@ -68,7 +73,7 @@ async fn blob(host: &str, repository: &str, content: &[u8]) -> serde_json::Value
     json!({ "digest": digest.to_string(), "size": content.len() })
 }
 
-async fn manifest(
+pub(crate) async fn manifest(
     host: &str,
     repository: &str,
     tag: &str,
@@ -152,10 +157,9 @@ pub async fn push_index(host: &str, repository: &str, tag: &str, images: &[(&str
     let manifests: Vec<_> = images
         .iter()
         .map(|(architecture, image)| {
-            json!({
-                "mediaType": MANIFEST, "digest": image.digest.to_string(), "size": image.size,
-                "platform": { "architecture": architecture, "os": "linux" },
-            })
+            let mut entry = image.descriptor();
+            entry["platform"] = json!({ "architecture": architecture, "os": "linux" });
+            entry
         })
         .collect();
     let content = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests });

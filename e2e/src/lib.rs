@@ -10,6 +10,7 @@
     reason = "a failed step is a failed test"
 )]
 
+mod attached;
 mod cluster;
 mod containerd;
 mod cosign;
@@ -26,6 +27,7 @@ mod proxy;
 mod records;
 mod registries;
 
+pub use attached::{Layer, Referrer, push_referrers, push_signature_tag};
 pub use cluster::{ControlPlane, pod};
 pub use containerd::{Containerd, ContainerdRelease};
 pub use cosign::{Cosign, KeyPair, KeyType};

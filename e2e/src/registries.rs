@@ -29,9 +29,27 @@ impl Registry {
         Self::start_with(kind, "127.0.0.1", free_port(), "")
     }
 
+    /// Starts one that keeps nothing on disk: for many small things, which disks are slow with.
+    pub fn in_memory(kind: RegistryKind) -> Self {
+        Self::launch(kind, "127.0.0.1", free_port(), TempDir::new().unwrap(), "inmemory: {}", "")
+    }
+
     /// Starts one at this address; `more` is added to the configuration of distribution's.
     pub fn start_with(kind: RegistryKind, address: &str, port: u16, more: &str) -> Self {
         let storage = TempDir::new().unwrap();
+        let driver =
+            format!("filesystem: {{ rootdirectory: \"{}\" }}", storage.path().join("data").display());
+        Self::launch(kind, address, port, storage, &driver, more)
+    }
+
+    fn launch(
+        kind: RegistryKind,
+        address: &str,
+        port: u16,
+        storage: TempDir,
+        driver: &str,
+        more: &str,
+    ) -> Self {
         let mut command = match kind {
             RegistryKind::WithReferrers => {
                 let mut command = Command::new(tool("ggcr-registry"));
@@ -42,9 +60,8 @@ impl Registry {
                 let config = storage.path().join("config.yaml");
                 let text = format!(
                     "version: 0.1\nlog: {{ level: error, accesslog: {{ disabled: true }} }}\n\
-                     storage: {{ filesystem: {{ rootdirectory: \"{}\" }}, delete: {{ enabled: true }} }}\n\
-                     http: {{ addr: \"{address}:{port}\", secret: test }}\n{more}",
-                    storage.path().join("data").display()
+                     storage: {{ {driver}, delete: {{ enabled: true }} }}\n\
+                     http: {{ addr: \"{address}:{port}\", secret: test }}\n{more}"
                 );
                 std::fs::write(&config, text).unwrap();
                 let mut command = Command::new(tool("registry"));
