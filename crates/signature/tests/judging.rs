@@ -95,28 +95,6 @@ fn t11_a_signature_of_another_image() {
 }
 
 #[test]
-fn t09_an_attestation_is_not_a_signature() {
-    let signer = signer();
-    let statement = |predicate_type: &str, predicate: serde_json::Value| {
-        signer
-            .bundle_of(&json!({
-                "_type": "https://in-toto.io/Statement/v1",
-                "subject": [{ "digest": { "sha256": image().hex() } }],
-                "predicateType": predicate_type,
-                "predicate": predicate,
-            }))
-            .unwrap()
-    };
-    let trusted = Attestors::any_of_keys(&signer.public_pem());
-    let sbom = statement("https://spdx.dev/Document", json!({}));
-    assert_eq!(judge(&trusted, &[sbom]), (false, vec![Code::WrongPredicate]));
-    let sign = "https://sigstore.dev/cosign/sign/v1";
-    assert!(judge(&trusted, &[statement(sign, json!({}))]).0);
-    assert!(judge(&trusted, &[statement(sign, json!(null))]).0);
-    assert_eq!(judge(&trusted, &[statement(sign, json!({"x": 1}))]), (false, vec![Code::UnsupportedFormat]));
-}
-
-#[test]
 fn older_signers_leave_the_predicate_out() {
     let signer = signer();
     let bundle = signer.bundle_of(&json!({
@@ -128,57 +106,7 @@ fn older_signers_leave_the_predicate_out() {
 }
 
 #[test]
-fn a_signed_blob_that_looks_like_a_payload_is_of_the_wrong_type() {
-    let signer = signer();
-    let payload = json!({"critical": {"type": "atomic container signature",
-        "identity": {"docker-reference": "a.b/c"}, "image": {"docker-manifest-digest": image().to_string()}}});
-    let material = signer.cosign_sig_of(payload.to_string().into_bytes()).unwrap();
-    assert_eq!(
-        judge(&Attestors::any_of_keys(&signer.public_pem()), &[material]),
-        (false, vec![Code::WrongType])
-    );
-}
-
-#[test]
-fn t10_t19b_whatever_cannot_be_read_is_not_accepted() {
-    let signer = signer();
-    let trusted = Attestors::any_of_keys(&signer.public_pem());
-    let Material::Bundle { json } = signer.bundle(&image(), &none()).unwrap() else { unreachable!() };
-    let bundle: serde_json::Value = serde_json::from_slice(&json).unwrap();
-    let changed = |change: &dyn Fn(&mut serde_json::Value)| {
-        let mut bundle = bundle.clone();
-        change(&mut bundle);
-        Material::Bundle { json: bundle.to_string().into_bytes() }
-    };
-    for (change, code) in [
-        (changed(&|b| b["dsseEnvelope"]["payloadType"] = json!("text/plain")), Code::WrongType),
-        (changed(&|b| b["dsseEnvelope"]["signatures"] = json!([])), Code::Malformed),
-        (
-            changed(&|b| b["dsseEnvelope"]["signatures"] = json!([{"sig": "AA=="}, {"sig": "AA=="}])),
-            Code::Malformed,
-        ),
-        (changed(&|b| b["dsseEnvelope"]["signatures"][0]["sig"] = json!("")), Code::Malformed),
-        (changed(&|b| b["dsseEnvelope"]["payload"] = json!("!")), Code::Malformed),
-        (changed(&|b| b["dsseEnvelope"] = json!(null)), Code::UnsupportedFormat),
-        (
-            changed(&|b| b["mediaType"] = json!("application/vnd.dev.sigstore.bundle.v0.4+json")),
-            Code::UnsupportedFormat,
-        ),
-        (
-            changed(&|b| b["verificationMaterial"] = json!({"certificate": {"rawBytes": ""}})),
-            Code::UnsupportedFormat,
-        ),
-        (Material::Bundle { json: json[..json.len() - 9].to_vec() }, Code::Malformed),
-        (Material::Bundle { json: b"<html>".to_vec() }, Code::Malformed),
-        (Material::CosignSig { payload: b"{}".to_vec(), annotations: none() }, Code::Malformed),
-        (signer.cosign_sig_of(vec![0xff, 0xfe]).unwrap(), Code::Malformed),
-    ] {
-        assert_eq!(judge(&trusted, &[change]), (false, vec![code]));
-    }
-}
-
-#[test]
-fn t10_a_list_is_not_an_object_and_no_name_stands_twice() {
+fn a_list_is_not_an_object_and_no_name_stands_twice() {
     let signer = signer();
     let trusted = Attestors::any_of_keys(&signer.public_pem());
     let (digest, hex, kind) =
@@ -292,34 +220,12 @@ fn a_flipped_byte_in_the_signed_bytes_is_noticed() {
 }
 
 #[test]
-fn t16_t17_thresholds_count_keys() {
+fn without_a_count_all_have_to_sign() {
     let (a, b) = (signer(), signer());
-    let both = format!("{}{}", a.public_pem(), b.public_pem());
-    let two = set(Some(2), vec![keys(&both, &[])]);
-    let by_a = a.bundle(&image(), &none()).unwrap();
-    let by_a_again = a.cosign_sig(&image(), "a.b/c", &none()).unwrap();
-    let by_b = b.bundle(&image(), &none()).unwrap();
-    assert!(!judge(&two, &[by_a.clone(), by_a_again]).0, "one key twice");
-    assert!(judge(&two, &[by_a.clone(), by_b]).0);
-    let twice = set(Some(2), vec![keys(&a.public_pem(), &[]), keys(&a.public_pem(), &[])]);
-    assert!(matches!(Trust::new(&twice), Err(TrustError::Count { count: 2, reachable: 1, .. })));
-    let zero = set(Some(0), vec![keys(&a.public_pem(), &[])]);
-    assert!(matches!(Trust::new(&zero), Err(TrustError::Count { count: 0, .. })));
-    let all = set(None, vec![keys(&both, &[])]);
-    assert!(!judge(&all, &[by_a]).0, "without a count all have to sign");
-}
-
-#[test]
-fn t17_one_key_does_not_satisfy_two_nested_sets() {
-    let (a, b) = (signer(), signer());
-    let nested = |signer: &Signer| {
-        let entries = vec![keys(&signer.public_pem(), &[])];
-        Attestor::Set(AttestorSet { count: Some(1), entries })
-    };
-    for entries in [vec![nested(&a), nested(&a)], vec![keys(&a.public_pem(), &[]), nested(&a)]] {
-        assert!(matches!(Trust::new(&set(Some(2), entries)), Err(TrustError::Overlap { .. })));
-    }
-    assert!(Trust::new(&set(Some(2), vec![nested(&a), nested(&b)])).is_ok());
+    let all = set(None, vec![keys(&format!("{}{}", a.public_pem(), b.public_pem()), &[])]);
+    let by = |signer: &Signer| signer.bundle(&image(), &none()).unwrap();
+    assert!(!judge(&all, &[by(&a)]).0);
+    assert!(judge(&all, &[by(&a), by(&b)]).0);
 }
 
 #[test]

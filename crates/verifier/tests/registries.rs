@@ -43,61 +43,6 @@ async fn an_endpoint_is_dialled_at_its_address_and_has_to_be_who_its_ca_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn t01_what_is_pinned_is_what_was_hashed_and_verified() {
-    let (authority, (signer, attestors)) = (Authority::generate("site").unwrap(), signer());
-    // Answers the tag with the signed manifest and with another one in turn.
-    let (turn, other) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(None::<String>)));
-    let (turns, content) = (Arc::clone(&turn), Arc::clone(&other));
-    let lie = move |path: &str| {
-        let content = content.lock().unwrap().clone().filter(|_| path.ends_with("/manifests/1"))?;
-        let odd = !turns.fetch_add(1, Ordering::SeqCst).is_multiple_of(2);
-        odd.then(|| answer(MANIFEST, &content))
-    };
-    let registry = SampleRegistry::start(&authority, lie).await.unwrap();
-    let signed = registry.push_signed("a/b:1", "signed", &signer, Shape::Tag).unwrap();
-    let unsigned = format!(r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","layers":[]}}"#);
-    *other.lock().unwrap() = Some(unsigned);
-    let url = format!("https://127.0.0.1:{}", registry.port);
-    let endpoints = [endpoint("a", &url, authority.pem())];
-    let verifier = verifier(&endpoints, never_fresh(), Arc::new(Memory::default()));
-    for _ in 0..3 {
-        let verdict = ask(&verifier, &attestors, "registry.local/a/b:1").await;
-        assert_eq!(verdict.proof().map(|proof| &proof.digest), Some(&signed));
-        let verdict = ask(&verifier, &attestors, "registry.local/a/b:1").await;
-        assert_eq!(verdict.outcome, Outcome::Unsigned, "the other one: {verdict:#?}");
-        assert_ne!(verdict.digest, Some(signed.clone()));
-    }
-    assert_eq!(turn.load(Ordering::SeqCst), 6, "each verdict rests on one answer to the tag");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn t03_a_referrer_of_another_image_is_none_of_this() {
-    let (authority, (signer, attestors)) = (Authority::generate("site").unwrap(), signer());
-    let listed = Arc::new(Mutex::new(String::new()));
-    let list = Arc::clone(&listed);
-    let lie = move |path: &str| {
-        let list = list.lock().unwrap().clone();
-        (path.contains("/referrers/") && !list.is_empty())
-            .then(|| answer("application/vnd.oci.image.index.v1+json", &list))
-    };
-    let registry = SampleRegistry::start(&authority, lie).await.unwrap();
-    registry.push_signed("a/b:good", "good", &signer, Shape::Bundle).unwrap();
-    registry.push("a/b:bad", "bad").unwrap();
-    let url = format!("https://127.0.0.1:{}", registry.port);
-    let endpoints = [endpoint("a", &url, authority.pem())];
-    let verifier = verifier(&endpoints, never_fresh(), Arc::new(Memory::default()));
-    let good = ask(&verifier, &attestors, "registry.local/a/b:good").await;
-    // The good image's referrer, offered for the bad one.
-    let digest = registry.referrer_of("a/b", &good.digest.unwrap()).unwrap().unwrap();
-    *listed.lock().unwrap() = format!(
-        r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"{MANIFEST}","digest":"{digest}","size":1}}]}}"#
-    );
-    let verdict = ask(&verifier, &attestors, "registry.local/a/b:bad").await;
-    assert_eq!(verdict.outcome, Outcome::Unsigned, "{verdict:#?}");
-    assert!(codes(&verdict).contains(&Code::DigestMismatch), "{verdict:#?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_says_nothing_is_undecided_within_the_deadline() {
     let (authority, (signer, attestors)) = (Authority::generate("site").unwrap(), signer());
     // Connections are made by the kernel, and nobody takes them up.

@@ -1,0 +1,253 @@
+//! Pods that try to get by, each test named after the attack of `docs/attacks.md`.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use countersign_policy::{Engine, Evaluation, Facts, Outcome, Phase, Review, Want, load};
+use countersign_reference::{Digest, Reference};
+use countersign_signature::sign::{Scheme, Signer};
+use countersign_site::Site;
+use countersign_verdict::{Code, Format, Outcome as Found, Proof, Tier, Verdict};
+use serde_json::{Value, json};
+
+const PREPEND: &str = include_str!("../../../policies/prepend-registry.yaml");
+const CHECK: &str = include_str!("../../../policies/check-image.yaml");
+
+fn digest() -> Digest {
+    Digest::sha256_of(b"an image")
+}
+
+/// The shipped policies, or these, in a Site with these lines.
+fn engine(policies: &[&str], site: &str) -> Engine {
+    let text = format!(
+        "apiVersion: countersign.dev/v1alpha1\nkind: Site\nspec:\n  \
+         registry: {{ name: registry.local, endpoints: [{{ name: a, url: 'http://127.0.0.1:5000' }}] }}\n  \
+         bootstrapNamespaces: [kube-system]\n{site}"
+    );
+    let key = Signer::generate(Scheme::EcdsaP256).unwrap().public_pem();
+    let keys = BTreeMap::from([("vendor".to_owned(), key)]);
+    let documents = policies.iter().flat_map(|text| countersign_yaml::documents(text).unwrap());
+    let policies: Vec<_> = documents.filter_map(|document| load(&document, &keys)).collect();
+    assert!(policies.iter().all(|policy| policy.refusals.is_empty()));
+    Engine::new(policies, Arc::new(Site::parse(&text).unwrap()))
+}
+
+fn review(operation: &str, namespace: &str, object: &Value, old: Option<&Value>) -> Review {
+    Review::of(json!({ "uid": "1", "operation": operation, "namespace": namespace, "kind": { "kind": "Pod" },
+        "object": object, "oldObject": old }))
+}
+
+fn verdict(image: &Reference, outcome: Found) -> Verdict {
+    Verdict::because(image.clone(), outcome, Code::NoSignature, "by hand")
+}
+
+fn verified(image: &Reference) -> Verdict {
+    let proof = Proof {
+        digest: image.digest().cloned().unwrap_or_else(digest),
+        keys: vec![],
+        format: Format::CosignSig,
+        source: "test".to_owned(),
+        stale_since: None,
+    };
+    Verdict { digest: Some(proof.digest.clone()), ..verdict(image, Found::Verified(proof)) }
+}
+
+/// Unsigned if the name says so.
+fn by_name(image: &Reference) -> Verdict {
+    if image.path().contains("unsigned") { verdict(image, Found::Unsigned) } else { verified(image) }
+}
+
+/// The answer to a review, and the images that were asked about on the way.
+fn run(
+    engine: &Engine,
+    review: &Review,
+    phase: Phase,
+    answer: impl Fn(&Reference) -> Verdict,
+) -> (Outcome, Vec<Reference>) {
+    let (mut facts, mut asked) = (Facts::default(), Vec::new());
+    loop {
+        match engine.evaluate(review, phase, Tier::Fail, &facts) {
+            Evaluation::Done(outcome) => return (*outcome, asked),
+            Evaluation::Needs(wants) => {
+                for Want { question, wait } in wants {
+                    asked.push(question.image.clone());
+                    let answer = answer(&question.image);
+                    facts.add(Want { question, wait }, Some(answer));
+                }
+            }
+        }
+    }
+}
+
+/// A pod with one image in each place that there is for one.
+fn pod(images: [&str; 4]) -> Value {
+    json!({ "kind": "Pod", "metadata": { "name": "p" }, "spec": {
+        "containers": [{ "name": "c", "image": images[0] }],
+        "initContainers": [{ "name": "i", "image": images[1] }],
+        "ephemeralContainers": [{ "name": "e", "image": images[2] }],
+        "volumes": [{ "name": "v", "image": { "reference": images[3] } }] } })
+}
+
+fn images(pod: &Value) -> [&str; 4] {
+    [
+        "containers/0/image",
+        "initContainers/0/image",
+        "ephemeralContainers/0/image",
+        "volumes/0/image/reference",
+    ]
+    .map(|place| pod.pointer(&format!("/spec/{place}")).and_then(Value::as_str).unwrap())
+}
+
+#[test]
+fn t_20_nothing_that_a_pod_says_of_itself_counts() {
+    let engine = engine(&[PREPEND, CHECK], "");
+    let stored = format!("registry.local/unsigned:1@{}", digest());
+    let before = format!("registry.local/good:1@{}", digest());
+    let claims = json!({
+        "kyverno.io/verify-images": format!("{{\"{stored}\":\"pass\",\"unsigned:1\":\"pass\"}}"),
+        "policies.kyverno.io/last-applied-patches": "prepend-registry.check-image: replaced /spec/containers/0/image\n",
+        "countersign.dev/verified": digest().to_string(),
+        "countersign.dev/skip": "true",
+        "zarf-agent": "patched",
+        "zarf.dev/agent": "ignore",
+        "prepend-registry": "disable",
+        "pod-policies.kyverno.io/autogen-controllers": "none",
+    });
+    let mut markers = vec![Value::Null];
+    for place in ["annotations", "labels"] {
+        markers.push(json!({ "name": "p", place: claims }));
+    }
+    markers.push(json!({ "name": "kube-apiserver-n1", "annotations": {
+        "kubernetes.io/config.mirror": "x", "kubernetes.io/config.source": "file" } }));
+    markers.push(json!({ "name": "p", "ownerReferences": [
+        { "apiVersion": "apps/v1", "kind": "DaemonSet", "name": "cilium", "uid": "1", "controller": true }] }));
+    markers
+        .push(json!({ "name": "p", "managedFields": [{ "manager": "countersign", "operation": "Update" }] }));
+    markers.push(json!({ "name": "p", "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["a/b"] }));
+    markers.push(json!({ "generateName": "p-", "namespace": "kube-system" }));
+    for metadata in markers {
+        for image in ["unsigned:1", stored.as_str()] {
+            let with = |image: &str| {
+                let mut pod = pod([image; 4]);
+                pod["metadata"] = metadata.clone();
+                pod
+            };
+            let (object, old) = (with(image), with(&before));
+            for (operation, old) in [("CREATE", None), ("UPDATE", Some(&old))] {
+                for phase in [Phase::Mutate, Phase::Validate] {
+                    let review = review(operation, "default", &object, old);
+                    let (outcome, _) = run(&engine, &review, phase, by_name);
+                    assert!(!outcome.denials.is_empty(), "{operation} {phase:?} {image} {metadata}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn t_23_the_reference_verified_is_the_one_stored() {
+    let written = [
+        ["nginx", "quay.io/a/b:1", "docker.io/library/alpine:3", "index.docker.io/x/y"],
+        ["Registry.Local/a:1", "registry.local:443/b", "host:5000/c:2", "[::1]:5000/d:3"],
+        ["localhost/a", "registry.local.evil/b:1", "a.b/c:1@<d>", "a.b/c@<d>"],
+    ];
+    for site in ["", "  pinning: off\n", "  pinForm: digest\n", "  rewrite: { enabled: false }\n"] {
+        let engine = engine(&[PREPEND, CHECK], site);
+        for texts in &written {
+            let texts = texts.map(|text| text.replace("<d>", &digest().to_string()));
+            let object = pod([0, 1, 2, 3].map(|index| texts[index].as_str()));
+            let create = review("CREATE", "default", &object, None);
+            let (outcome, asked) = run(&engine, &create, Phase::Mutate, by_name);
+            assert!(outcome.denials.is_empty(), "{:?}", outcome.denials);
+            for (stored, written) in images(&outcome.object).into_iter().zip(images(&object)) {
+                let verified = |image: &Reference| {
+                    let pinned = image.clone().with_digest(digest());
+                    let forms = if site.contains("off") {
+                        [image.clone(), image.clone()]
+                    } else {
+                        [pinned.clone(), pinned.without_tag()]
+                    };
+                    forms.iter().any(|form| form.to_string() == stored)
+                };
+                let plain = site.contains("off") || site.contains("enabled");
+                let same = || {
+                    Reference::parse(stored).unwrap().with_default_tag()
+                        == Reference::parse(written).unwrap().with_default_tag()
+                };
+                assert!(
+                    asked.iter().any(verified) || (plain && same()),
+                    "{site}: {written} is stored as {stored}: {asked:?}"
+                );
+                assert!(site.contains("enabled") || stored.starts_with("registry.local/"), "{stored}");
+            }
+            // The other side asks about what is stored, byte by byte, and about nothing else.
+            let again = review("CREATE", "default", &outcome.object, None);
+            let (outcome, asked) = run(&engine, &again, Phase::Validate, by_name);
+            assert!(outcome.denials.is_empty(), "{:?}", outcome.denials);
+            let mut asked: Vec<String> = asked.iter().map(ToString::to_string).collect();
+            let mut stored = images(again.object())
+                .map(|image| Reference::parse(image).unwrap().with_default_tag().to_string());
+            asked.sort();
+            stored.sort();
+            assert_eq!(asked, stored, "{site}");
+        }
+    }
+    // Whatever comes in between is seen on the other side.
+    let engine = engine(&[PREPEND, CHECK], "");
+    let own = format!("registry.local/good:1@{}", digest());
+    for (image, why) in [
+        ("registry.local/good:1", "was not pinned"),
+        ("registry.local/good", "was not pinned"),
+        ("good:1", "was not pinned"),
+        (&format!("registry.local/unsigned:1@{}", digest()), "Unsigned"),
+        (&format!("unsigned@{}", Digest::sha256_of(b"another")), "Unsigned"),
+    ] {
+        for place in 0..4 {
+            let mut images = [own.as_str(); 4];
+            images[place] = image;
+            let (outcome, _) =
+                run(&engine, &review("CREATE", "default", &pod(images), None), Phase::Validate, by_name);
+            assert!(outcome.denials.concat().contains(why), "{image} at {place}: {:?}", outcome.denials);
+        }
+    }
+}
+
+#[test]
+fn t_24_a_mutation_that_failed_admits_no_tag() {
+    let engine = engine(&[PREPEND, CHECK], "");
+    let undecided = |image: &Reference| verdict(image, Found::Undecided);
+    let object = pod(["good:1", "good:2", "registry.local/good:3", "registry.local/good"]);
+    let create = review("CREATE", "default", &object, None);
+    // The registry is down: the first side says no.
+    let (outcome, _) = run(&engine, &create, Phase::Mutate, undecided);
+    assert_eq!(outcome.denials.len(), 4, "{:?}", outcome.denials);
+    assert!(outcome.denials.concat().contains("Undecided"));
+    // Its no was lost, as that of a webhook that fails or is not asked: the other side has the pod as
+    // it was written, and says no whatever the registry does by then.
+    for answer in [&undecided as &dyn Fn(&Reference) -> Verdict, &verified, &by_name] {
+        let (outcome, _) = run(&engine, &create, Phase::Validate, answer);
+        assert_eq!(outcome.denials.len(), 4, "{:?}", outcome.denials);
+        assert!(
+            outcome.denials.iter().all(|denial| denial.contains("was not pinned")),
+            "{:?}",
+            outcome.denials
+        );
+    }
+    // Where the policy admits what cannot be decided, what can be is still held against the pod.
+    let lenient = CHECK.replace("failurePolicy: Fail", "failurePolicy: Ignore");
+    let lenient = self::engine(&[PREPEND, &lenient], "");
+    for (answer, denied) in [(&undecided as &dyn Fn(&Reference) -> Verdict, 0), (&verified, 4), (&by_name, 4)]
+    {
+        let (outcome, _) = run(&lenient, &create, Phase::Validate, answer);
+        assert_eq!(outcome.denials.len(), denied, "{:?}", outcome.denials);
+    }
+    // A rule that fails on one image changes nothing and says so.
+    let long = format!("quay.io/{}", "a".repeat(255));
+    let object = pod(["good:1", "good:2", "good:3", long.as_str()]);
+    let create = review("CREATE", "default", &object, None);
+    for phase in [Phase::Mutate, Phase::Validate] {
+        let (outcome, _) = run(&engine, &create, phase, by_name);
+        assert!(!outcome.denials.is_empty(), "{phase:?}");
+    }
+}
