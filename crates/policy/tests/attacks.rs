@@ -26,7 +26,7 @@ fn engine(policies: &[&str], site: &str) -> Engine {
          bootstrapNamespaces: [kube-system]\n{site}"
     );
     let key = Signer::generate(Scheme::EcdsaP256).unwrap().public_pem();
-    let keys = BTreeMap::from([("vendor".to_owned(), key)]);
+    let keys = Keys::of_site([("vendor".to_owned(), key)]);
     let documents = policies.iter().flat_map(|text| countersign_yaml::documents(text).unwrap());
     let policies: Vec<_> = documents.filter_map(|document| load(&document, &keys)).collect();
     assert!(policies.iter().all(|policy| policy.refusals.is_empty()));
@@ -48,6 +48,8 @@ fn verified(image: &Reference) -> Verdict {
         keys: vec![],
         format: Format::CosignSig,
         source: "test".to_owned(),
+        name: None,
+        index: None,
         stale_since: None,
     };
     Verdict { digest: Some(proof.digest.clone()), ..verdict(image, Found::Verified(proof)) }

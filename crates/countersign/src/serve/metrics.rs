@@ -268,3 +268,81 @@ fn trust(site: &Site, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Er
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use countersign_clock::SystemClock;
+    use countersign_cluster::{Client, Config};
+    use countersign_reference::{Digest, Reference};
+    use countersign_verdict::{Code, Outcome, Proof};
+
+    use super::*;
+
+    /// A client of nobody: nothing is sent until events are polled.
+    fn events() -> Events {
+        let config = Config::new(hyper::Uri::from_static("http://127.0.0.1:1"));
+        let client = Client::try_from(config).unwrap();
+        Events::new(&client, "test", Arc::new(SystemClock::default())).0
+    }
+
+    #[tokio::test]
+    async fn t_43_nothing_that_is_asked_for_makes_a_series_of_its_own() {
+        let metrics = Metrics::new(events());
+        let mut registry = Registry::default();
+        registry.register("answers", "", metrics.answers.clone());
+        registry.register("verdicts", "", metrics.verdicts.clone());
+        registry.register("reasons", "", metrics.reasons.clone());
+        let series = || -> BTreeSet<String> {
+            let text = text(&registry).unwrap();
+            text.lines().filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned())).collect()
+        };
+        let ask = |marked: &str| {
+            let image = Reference::parse(&format!("{marked}.example/{marked}/x:{marked}")).unwrap();
+            let digest = Digest::sha256_of(marked.as_bytes());
+            let proof = Proof {
+                digest: digest.clone(),
+                keys: vec![marked.to_owned()],
+                format: Format::SigstoreBundle,
+                source: marked.to_owned(),
+                name: Some(marked.to_owned()),
+                index: None,
+                stale_since: None,
+            };
+            let because = |outcome| Verdict::because(image.clone(), outcome, Code::Internal, marked);
+            let verdicts = [
+                Verdict { outcome: Outcome::Verified(proof), ..because(Outcome::Refused) },
+                because(Outcome::Unsigned),
+                because(Outcome::Rejected),
+                because(Outcome::NotFound),
+                because(Outcome::Refused),
+                because(Outcome::Undecided),
+                because(Outcome::Forbidden),
+            ];
+            for verdict in verdicts {
+                let endpoint = Some(format!("https://{marked}.example"));
+                let verdict = Verdict { endpoint, digest: Some(digest.clone()), ..verdict };
+                for enforce in [true, false] {
+                    metrics.verdict(&verdict, enforce, Decision::Deny);
+                }
+            }
+            let owner = Owner { kind: marked.to_owned(), name: marked.to_owned(), ..Owner::default() };
+            let subject =
+                Subject { namespace: marked.to_owned(), name: marked.to_owned(), owner: Some(owner) };
+            metrics.report(&subject, Report::Denied, marked);
+            for (phase, tier) in [(Phase::Mutate, Tier::Fail), (Phase::Validate, Tier::Ignore)] {
+                metrics.answered(phase, tier, marked.len().is_multiple_of(2), Duration::from_millis(1));
+            }
+        };
+        ask("marked1");
+        ask("marked10");
+        let first = series();
+        assert!(first.len() > 14, "{first:#?}");
+        for number in 100..1100 {
+            ask(&format!("marked{number}"));
+        }
+        assert_eq!(series(), first);
+        assert!(first.iter().all(|line| !line.contains("marked")), "{first:#?}");
+    }
+}
