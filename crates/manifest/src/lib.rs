@@ -238,10 +238,8 @@ fn misspelt(value: &Value, depth: usize) -> Option<&str> {
     match value {
         Value::Array(list) => list.iter().find_map(inner),
         Value::Object(fields) => fields.iter().find_map(|(name, value)| {
-            let folded = |known: &&&str| {
-                known.eq_ignore_ascii_case(&name.replace('\u{17f}', "s").replace('\u{212a}', "k"))
-            };
-            match NAMES.iter().find(folded) {
+            let folded = name.replace('\u{17f}', "s").replace('\u{212a}', "k");
+            match NAMES.iter().find(|known| known.eq_ignore_ascii_case(&folded)) {
                 Some(known) if *known != name => Some(name.as_str()),
                 // What is said in annotations has names of its own.
                 _ if name == "annotations" => None,
