@@ -1,4 +1,5 @@
-//! Invariants 1 and 2 of ARCHITECTURE.md, held over `cargo metadata` and the sources.
+//! Invariants 1 and 2 of ARCHITECTURE.md, held over `cargo metadata` and the sources, and whatever else
+//! has to be the same in several places.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -7,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::image::VERSION;
-use crate::{cargo, root};
+use crate::{cargo, defences, root};
 
 /// Crates that do no I/O and know no clock.
 const PURE: &[&str] = &[
@@ -42,6 +43,7 @@ pub(crate) fn check() -> Result<()> {
     breaches.extend(pure_clippy()?);
     breaches.extend(sources()?);
     breaches.extend(copies()?);
+    breaches.extend(defences::breaches()?);
     if breaches.is_empty() { Ok(()) } else { bail!("invariants are broken:\n  {}", breaches.join("\n  ")) }
 }
 

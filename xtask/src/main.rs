@@ -1,5 +1,6 @@
-//! Chores of this repository: `cargo xtask tools | test | lint | image | bench | ci`.
+//! Chores of this repository: `cargo xtask tools | test | lint | defences | image | bench | ci`.
 
+mod defences;
 mod image;
 mod invariants;
 mod tools;
@@ -14,6 +15,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   tools   build the real programs that tests run, into target/tools/
   test    every test: builds the tools, then runs in a network namespace with only loopback
   lint    formatting, clippy, licences and bans, invariants, documentation
+  defences [T-xx …]
+          takes each defence out, in a copy, and sees the test of its attack fail (docs/attacks.md)
   image   the program's own image as an OCI image layout [DIRECTORY]; --check: two builds, one digest
   bench   benchmarks (see BENCHMARKS.md)
   ci      lint and test";
@@ -26,6 +29,7 @@ fn main() -> ExitCode {
         ["tools"] => tools::build_all(),
         ["test", rest @ ..] => test(rest),
         ["lint"] => lint(),
+        ["defences", ids @ ..] => defences::check(ids),
         ["image"] => image::build(&root().join(image::DIRECTORY)),
         ["image", "--check"] => image::check(&root().join(image::DIRECTORY)),
         ["image", to] => image::build(Path::new(to)),
@@ -88,7 +92,7 @@ pub(crate) fn root() -> PathBuf {
     manifest.parent().unwrap_or(manifest).to_owned()
 }
 
-fn cargo_path() -> String {
+pub(crate) fn cargo_path() -> String {
     std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
 }
 
