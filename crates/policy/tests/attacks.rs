@@ -102,6 +102,29 @@ fn images(pod: &Value) -> [&str; 4] {
 }
 
 #[test]
+fn t_05_a_tag_beside_a_digest_skips_nothing() {
+    let denied = |skip: &str, image: &str| {
+        let lines = format!("          skipImageReferences: [\"{skip}\"]\n          attestors:\n");
+        let engine = engine(&[&CHECK.replace("          attestors:\n", &lines)], "");
+        let create = review("CREATE", "default", &pod([image; 4]), None);
+        !run(&engine, &create, Phase::Mutate, by_name).0.denials.is_empty()
+    };
+    let tagged = "registry.local/unsigned:3.9";
+    let pinned = format!("{tagged}@{}", digest());
+    let by_digest = format!("registry.local/unsigned@{}", digest());
+    for (skip, image, is_denied) in [
+        (tagged, tagged, false),
+        (tagged, &pinned, true),
+        ("*:3.9", &pinned, true),
+        (&by_digest, &pinned, false),
+        (&by_digest, tagged, true),
+        ("registry.local/unsigned*", &pinned, false),
+    ] {
+        assert_eq!(denied(skip, image), is_denied, "{image} where {skip} is skipped");
+    }
+}
+
+#[test]
 fn t_20_nothing_that_a_pod_says_of_itself_counts() {
     let engine = engine(&[PREPEND, CHECK], "");
     let stored = format!("registry.local/unsigned:1@{}", digest());

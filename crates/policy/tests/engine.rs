@@ -172,24 +172,6 @@ fn t33_one_bad_image_denies_wherever_it_stands() {
 }
 
 #[test]
-fn t23_the_validating_side_requires_the_pin() {
-    let engine = engine(&[PREPEND, CHECK], "");
-    let check = |image: &str| {
-        let review = review("CREATE", "default", pod(&[image]), None);
-        run(&engine, &review, Phase::Validate, Tier::Fail, &by_name).0.denials.join("")
-    };
-    assert_eq!(check(&format!("registry.local/a:1@{}", digest())), "");
-    assert!(
-        check("registry.local/a:1").contains("was not pinned: added or changed after Countersign's mutation")
-    );
-    let off = self::engine(&[PREPEND, CHECK], "  pinning: off\n");
-    let review = review("CREATE", "default", pod(&["registry.local/a:1"]), None);
-    assert!(run(&off, &review, Phase::Validate, Tier::Fail, &by_name).0.denials.is_empty());
-    let (outcome, _) = run(&off, &review, Phase::Mutate, Tier::Fail, &by_name);
-    assert_eq!(images(&outcome.object), ["registry.local/a:1"]);
-}
-
-#[test]
 fn an_update_leaves_alone_what_it_does_not_change() {
     let engine = engine(&[PREPEND, CHECK], "");
     let stored = format!("registry.local/docker.io/library/unsigned:1@{}", digest());
@@ -294,17 +276,6 @@ fn what_is_no_reference_or_too_much_is_denied() {
         let (outcome, _) = run(&engine, &review, Phase::Mutate, Tier::Fail, &by_name);
         assert_eq!(!outcome.denials.is_empty(), denied, "{count}");
     }
-}
-
-#[test]
-fn t20_nothing_in_the_pod_makes_a_difference() {
-    let engine = engine(&[PREPEND, CHECK], "");
-    let mut object = pod(&["unsigned:1"]);
-    object["metadata"]["annotations"] = json!({ "kyverno.io/verify-images": "{\"unsigned:1\":\"pass\"}" });
-    object["metadata"]["labels"] = json!({ "prepend-registry": "disable", "spilo-role": "master" });
-    object["metadata"]["ownerReferences"] = json!([{ "kind": "ReplicaSet", "name": "x" }]);
-    let review = review("CREATE", "default", object, None);
-    assert!(!run(&engine, &review, Phase::Mutate, Tier::Fail, &by_name).0.denials.is_empty());
 }
 
 /// The prepend rule as its users wrote it, nested variables and all.
@@ -514,19 +485,6 @@ fn every_name_that_an_image_may_have_had_is_covered() {
             assert_eq!(asked.len(), 1, "{pattern} {image} in {namespace}");
         }
     }
-}
-
-#[test]
-fn t05_a_tag_beside_a_digest_skips_nothing() {
-    let skip = |pattern: &str| {
-        let lines = format!("          skipImageReferences: [\"{pattern}\"]\n          attestors:\n");
-        engine(&[&CHECK.replace("          attestors:\n", &lines)], "")
-    };
-    let pinned = format!("registry.local/unsigned:3.9@{}", digest());
-    assert!(!denied(&skip("registry.local/unsigned:3.9"), "registry.local/unsigned:3.9"));
-    assert!(denied(&skip("registry.local/unsigned:3.9"), &pinned));
-    assert!(!denied(&skip(&format!("registry.local/unsigned@{}", digest())), &pinned));
-    assert!(!denied(&skip("registry.local/unsigned*"), &pinned));
 }
 
 #[test]
