@@ -1,10 +1,10 @@
 //! Pods that try to get by, each test named after the attack of `docs/attacks.md`.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use countersign_policy::{Engine, Evaluation, Facts, Outcome, Phase, Review, Want, load};
+use countersign_policy::{Engine, Evaluation, Facts, Keys, Outcome, Phase, Review, Want, load};
 use countersign_reference::{Digest, Reference};
 use countersign_signature::sign::{Scheme, Signer};
 use countersign_site::Site;

@@ -7,7 +7,7 @@ use countersign_clock::SystemClock;
 use countersign_https::{ClientTls, ServeLimits, full};
 use countersign_mirrors::Mirror;
 use countersign_reference::{Algorithm, Digest};
-use countersign_registry::{Endpoint, EndpointSettings, Error, Limits, Timing};
+use countersign_registry::{Endpoint, EndpointSettings, Error, Limits, Places, Timing};
 use countersign_site::RegistryUrl;
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
@@ -41,6 +41,7 @@ async fn liar(content: &'static str, in_header: &Digest) -> (Endpoint, Arc<Mutex
         limits: Limits::DEFAULT,
         timing: Timing::DEFAULT,
         credentials: None,
+        places: Places::new(&Limits::DEFAULT),
     };
     (Endpoint::new(&mirror, settings, Arc::new(SystemClock::default())).unwrap(), asked)
 }

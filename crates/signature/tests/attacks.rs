@@ -8,9 +8,9 @@ use base64::engine::general_purpose::STANDARD;
 use countersign_reference::Digest;
 use countersign_signature::sign::{Scheme, Signer};
 use countersign_signature::{
-    BUNDLE_MEDIA_TYPE, Judge, Limits, Located, Material, SIGNATURE_ANNOTATION, Trust, TrustError,
+    BUNDLE_MEDIA_TYPE, Judge, Limits, Located, Material, SIGNATURE_ANNOTATION, Terms, Trust, TrustError,
 };
-use countersign_verdict::{Attestor, AttestorSet, Attestors, Code, HashAlgorithm, KeyAttestor};
+use countersign_verdict::{Attestor, AttestorSet, Attestors, Code, KeyAttestor};
 use serde_json::{Value, json};
 
 const STATEMENT: &str = "application/vnd.in-toto+json";
@@ -29,11 +29,7 @@ fn by(signer: &Signer) -> Attestors {
 }
 
 fn keys(pem: &str) -> Attestor {
-    Attestor::Keys(KeyAttestor {
-        pem: pem.to_owned(),
-        hash: HashAlgorithm::Sha256,
-        annotations: BTreeMap::new(),
-    })
+    Attestor::Keys(KeyAttestor::of(pem))
 }
 
 fn set(count: usize, entries: Vec<Attestor>) -> Attestors {
@@ -43,7 +39,7 @@ fn set(count: usize, entries: Vec<Attestor>) -> Attestors {
 /// Whether the attestors are satisfied in the end, and what was said of each signature.
 fn judge(attestors: &Attestors, materials: &[Material]) -> (bool, Vec<Code>) {
     let (trust, image) = (Trust::new(attestors).unwrap(), image());
-    let mut judge = Judge::new(&trust, &image, Limits::DEFAULT);
+    let mut judge = Judge::new(&trust, &image, Terms::within(Limits::DEFAULT));
     let mut satisfied = false;
     for material in materials {
         let located = Located { at: "test".into(), artifact: "signature".into(), material: material.clone() };
