@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use crate::digest::{Digest, DigestError, shown};
 
+/// The registry of names without a host.
+pub(crate) const HUB: &str = "docker.io";
 /// Bytes of a path, `library/` included and the domain not (distribution/reference v0.6).
 const MAX_PATH: usize = 255;
 /// Characters of a tag.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::digest::shown;
-use crate::parse::ipv6;
+use crate::parse::{HUB, ipv6, looks_like_domain};
 use crate::{ParseError, Reference};
 
 /// Maps references into one logical registry and back.
@@ -38,11 +38,17 @@ impl Rewriter {
                 .map_err(|error| RewriterError::Host { host: shown(text), error })
         };
         let registry = host(registry)?;
+        if !looks_like_domain(&registry) {
+            return Err(RewriterError::HubName(registry));
+        }
         let mut mapped = BTreeMap::new();
         for (from, path) in aliases {
             let key = host(from)?;
             if key == registry {
                 return Err(RewriterError::AliasOfItself(key));
+            }
+            if path.is_empty() && registry == HUB {
+                return Err(RewriterError::HubRoot(key));
             }
             if !path.is_empty() {
                 Reference::from_parts(&registry, path, None, None).map_err(|error| RewriterError::Path {
@@ -83,6 +89,8 @@ impl Rewriter {
                 format!("{prefix}/{}", reference.path())
             }
         };
+        // Where the hub is the registry and one of its other names is written, which get no `library/`.
+        let path = if self.registry == HUB && !path.contains('/') { format!("library/{path}") } else { path };
         Reference::from_parts(&self.registry, &path, reference.tag(), reference.digest().cloned())
             .map(Reference::with_default_tag)
             .map_err(|error| RewriteError { reference: reference.to_string(), error })
@@ -188,6 +196,14 @@ pub enum RewriterError {
     /// The logical registry maps to itself already.
     #[error("alias `{0}` is the logical registry itself")]
     AliasOfItself(String),
+    /// A host without a dot or a port; 443 is left out.
+    #[error(
+        "`{0}` in front of a path is a user of docker.io to every runtime: a registry's name has a dot, or a port other than 443"
+    )]
+    HubName(String),
+    /// The hub has no images at its root.
+    #[error("alias `{0}`: what stands at the root of docker.io is read as `library/…`: give it a path")]
+    HubRoot(String),
     /// Two spellings of one host.
     #[error("alias `{0}` stands twice")]
     Twice(String),
@@ -268,6 +284,26 @@ mod tests {
         let long = Reference::parse(&format!("quay.io/{}", "a".repeat(255))).unwrap();
         let error = rewriter().rewrite(&long).unwrap_err().to_string();
         assert!(error.contains("255 bytes") && error.contains("quay.io/aaa"), "{error}");
+    }
+
+    #[test]
+    fn a_registry_is_what_runtimes_take_for_one() {
+        let registry = |name: &str, aliases| Rewriter::new(name, &aliases);
+        for name in ["registry", "Registry", "registry:443"] {
+            assert_eq!(
+                registry(name, BTreeMap::new()),
+                Err(RewriterError::HubName("registry".to_owned())),
+                "{name}"
+            );
+        }
+        for name in ["localhost", "registry:5000", "[::1]"] {
+            assert!(registry(name, BTreeMap::new()).is_ok(), "{name}");
+        }
+        let root = BTreeMap::from([("a.b".to_owned(), String::new())]);
+        assert_eq!(registry("docker.io", root), Err(RewriterError::HubRoot("a.b".to_owned())));
+        let hub = registry("docker.io", BTreeMap::new()).unwrap();
+        let stored = hub.rewrite(&Reference::parse("index.docker.io:443/nginx").unwrap()).unwrap();
+        assert_eq!(stored.to_string(), "docker.io/library/nginx:latest");
     }
 
     #[test]
