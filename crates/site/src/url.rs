@@ -1,7 +1,7 @@
 //! The URLs of registries, as `hosts.toml` and a Site write them.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use countersign_reference::Reference;
 
@@ -35,7 +35,7 @@ impl Scheme {
 /// A host and the port on it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostPort {
-    /// Name or address, lower case, IPv6 without brackets.
+    /// Name or address, lower case, IPv6 without brackets and as short as it goes.
     pub host: String,
     /// The port.
     pub port: u16,
@@ -52,7 +52,9 @@ impl HostPort {
             Some((host, port)) if !port.contains(']') => (host, port.parse().map_err(|_| bad())?),
             _ => (lower.as_str(), default_port),
         };
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        // Written in several ways, compared as a text.
+        let host = host.parse::<Ipv6Addr>().map_or_else(|_| host.to_owned(), |address| address.to_string());
         if port == 0 { Err(bad()) } else { Ok(Self { host, port }) }
     }
 
@@ -169,6 +171,7 @@ mod tests {
         let url = |text| RegistryUrl::parse(text).unwrap();
         assert_eq!(url("https://Pit.NMN").origin(), "https://pit.nmn");
         assert_eq!(url("http://[::1]:5000").origin(), "http://[::1]:5000");
+        assert_eq!(url("http://[0:0::1]:5000"), url("http://[::1]:5000"));
         assert!(url("http://127.0.0.2").at.is_loopback() && url("http://localhost:1").at.is_loopback());
         assert_eq!(url("https://m/us").to_string(), "https://m/us/v2");
         for bad in [
