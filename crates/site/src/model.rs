@@ -19,6 +19,9 @@ const MAX_FRESHNESS: Duration = Duration::from_mins(5);
 /// `stale` where none is written.
 const DEFAULT_STALE: Duration = Duration::from_hours(168);
 
+/// Characters of an endpoint's name.
+const MAX_NAME: usize = 63;
+
 /// Where images live and whom to trust.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
@@ -145,7 +148,7 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    fn check(document: &NodesDocument, logical: &str, problems: &mut Problems) -> Self {
+    fn check(document: &NodesDocument, rewriter: Option<&Rewriter>, problems: &mut Problems) -> Self {
         let sandbox_image = document.sandbox_image.as_ref().and_then(|text| {
             let image = Reference::parse(text).map(Reference::with_default_tag);
             problems.take("spec.nodes.sandboxImage", image)
@@ -160,13 +163,17 @@ impl Nodes {
         let mut hosts = Vec::new();
         for (index, host) in document.hosts.iter().enumerate() {
             let path = format!("spec.nodes.hosts[{index}]");
-            match Reference::from_parts(host, "x", None, None) {
-                Err(error) => problems.add(path, error),
-                Ok(_) if host == logical => {
-                    problems.add(path, "is the logical registry, which has its rule anyway");
-                }
-                Ok(_) if hosts.contains(host) => problems.add(path, format!("`{host}` stands twice")),
-                Ok(_) => hosts.push(host.clone()),
+            let Some(image) = problems.take(&path, Reference::from_parts(host, "x", None, None)) else {
+                continue;
+            };
+            if rewriter.is_some_and(|rewriter| rewriter.is_local(&image)) {
+                problems.add(path, "is the logical registry, which has its rule anyway");
+            } else if let Some(Err(error)) = rewriter.map(|rewriter| rewriter.rewrite(&image)) {
+                problems.add(path, error);
+            } else if hosts.contains(host) {
+                problems.add(path, format!("`{host}` stands twice"));
+            } else {
+                hosts.push(host.clone());
             }
         }
         Self { sandbox_image, images, hosts }
@@ -268,6 +275,13 @@ impl Site {
             if endpoints.iter().any(|other: &Endpoint| other.name == endpoint.name) {
                 problems.add(format!("{path}.name"), format!("`{}` stands twice", endpoint.name));
             }
+            if !is_name(&endpoint.name) {
+                let name: String = endpoint.name.chars().take(80).collect();
+                problems.add(
+                    format!("{path}.name"),
+                    format!("`{name}` is no name: up to {MAX_NAME} letters, digits, `.`, `_`, `-`, from a letter or digit on"),
+                );
+            }
             endpoints.extend(check_endpoint(endpoint, &path, &registry.name, &mut problems, &mut warnings));
         }
         if registry.endpoints.is_empty() {
@@ -321,7 +335,7 @@ impl Site {
             spec.exceptions.as_deref(),
             &[("strict", ExceptionMode::Strict), ("compatible", ExceptionMode::Compatible)],
         );
-        let nodes = Nodes::check(&spec.nodes, &registry.name, &mut problems);
+        let nodes = Nodes::check(&spec.nodes, rewriter.as_ref(), &mut problems);
         let (Some(rewriter), true) = (rewriter, problems.0.is_empty()) else { return Err(problems) };
         Ok(Self {
             mode,
@@ -349,6 +363,13 @@ impl Site {
             warnings,
         })
     }
+}
+
+/// Whether a text can stand for an endpoint wherever its name goes: in files, as one, in messages.
+fn is_name(text: &str) -> bool {
+    text.len() <= MAX_NAME
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
 /// The value of a word; the first of the list where none is written.
@@ -505,6 +526,12 @@ spec:
                 "spec.registry.endpoints[1].addresses: the host is the logical",
             ),
             ("name: cluster", "name: bootstrap", "spec.registry.endpoints[1].name: `bootstrap` stands twice"),
+            ("name: bootstrap", "name: ../../x", "spec.registry.endpoints[0].name: `../../x` is no name"),
+            (
+                "name: bootstrap",
+                "name: \"a\\u200Bb\"",
+                "spec.registry.endpoints[0].name: `a\u{200b}b` is no name",
+            ),
             (
                 "ca: { configMap: platform-ca } }",
                 "ca: { file: a, pem: b } }",
@@ -554,6 +581,16 @@ spec:
             ("countersign:1'", "Countersign:1'", "spec.nodes.images[0]: "),
             ("hosts: [quay.io]", "hosts: [a b]", "spec.nodes.hosts[0]: "),
             ("hosts: [quay.io]", "hosts: [registry.local]", "spec.nodes.hosts[0]: is the logical registry"),
+            (
+                "hosts: [quay.io]",
+                "hosts: ['registry.local:443']",
+                "spec.nodes.hosts[0]: is the logical registry",
+            ),
+            (
+                "name: registry.local\n",
+                "name: registry\n",
+                "spec.rewrite.aliases: `registry` in front of a path",
+            ),
             ("name: default", "name: other", "metadata.name: the Site that counts is called `default`"),
             ("v1alpha1", "v1", "apiVersion: expected `countersign.dev/v1alpha1`"),
         ] {
