@@ -73,7 +73,9 @@ fn path_of(site: &Site, host: &str) -> Result<String, RenderError> {
 
 fn rules(site: &Site, prefix: &str, ca: &mut impl FnMut(&Source) -> Option<String>) -> Directory {
     let mut files = BTreeMap::new();
-    let mut entries = Vec::new();
+    // One table for each URL, whatever the addresses of those who share it: a second one would make
+    // containerd ignore the file.
+    let mut entries: Vec<(RegistryUrl, Vec<String>)> = Vec::new();
     for endpoint in &site.registry.endpoints {
         let url = below(&endpoint.url, prefix);
         let file = endpoint.ca.as_ref().and_then(&mut *ca).map(|content| {
@@ -81,12 +83,17 @@ fn rules(site: &Site, prefix: &str, ca: &mut impl FnMut(&Source) -> Option<Strin
             files.insert(name.clone(), content);
             name
         });
-        entries.push((url, file));
+        match entries.iter_mut().find(|(known, _)| *known == url) {
+            Some((_, authorities)) => authorities.extend(file),
+            None => entries.push((url, file.into_iter().collect())),
+        }
     }
-    let keys = |indent: &str, url: &RegistryUrl, file: &Option<String>| {
+    let keys = |indent: &str, url: &RegistryUrl, authorities: &[String]| {
         let mut text = String::new();
-        if let Some(file) = file {
-            _ = writeln!(text, "{indent}ca = {file:?}");
+        match authorities {
+            [] => {}
+            [file] => _ = writeln!(text, "{indent}ca = {file:?}"),
+            several => _ = writeln!(text, "{indent}ca = {several:?}"),
         }
         if url.to_string() != url.origin() {
             _ = writeln!(text, "{indent}override_path = true");
@@ -95,12 +102,12 @@ fn rules(site: &Site, prefix: &str, ca: &mut impl FnMut(&Source) -> Option<Strin
         text
     };
     let mut text = WRITTEN.to_owned();
-    if let Some((url, file)) = entries.last() {
-        _ = write!(text, "server = {:?}\n{}", url.to_string(), keys("", url, file));
+    if let Some((url, authorities)) = entries.last() {
+        _ = write!(text, "server = {:?}\n{}", url.to_string(), keys("", url, authorities));
     }
-    for (url, file) in &entries {
+    for (url, authorities) in &entries {
         _ = write!(text, "\n[host.{:?}]\n  capabilities = [\"pull\", \"resolve\"]\n", url.to_string());
-        text.push_str(&keys("  ", url, file));
+        text.push_str(&keys("  ", url, authorities));
     }
     files.insert(HOSTS_FILE.to_owned(), text);
     Directory { files }
@@ -269,6 +276,20 @@ mod tests {
         [host."http://127.0.0.1:9/no-mirror-rule-names-this-registry"]
           capabilities = ["pull", "resolve"]
         "#);
+    }
+
+    #[test]
+    fn endpoints_that_share_a_url_are_one_host() {
+        let urls =
+            ["https://registry.local", "https://pit.nmn", "https://registry.local"].map(ToOwned::to_owned);
+        let site = site(&urls, "registry.local");
+        let tree = render(&site, ROOT, &[], inline).unwrap();
+        let text = &tree.directories["registry.local"].files[HOSTS_FILE];
+        assert_eq!(text.matches(r#"[host."https://registry.local"]"#).count(), 1, "{text}");
+        let plan = tree.plan(&Reference::parse("registry.local/a:1").unwrap()).unwrap();
+        let of: Vec<_> = plan.mirrors.iter().map(|mirror| (mirror.url.origin(), mirror.ca.len())).collect();
+        assert_eq!(of, [("https://registry.local".to_owned(), 2), ("https://pit.nmn".to_owned(), 1)]);
+        assert_eq!((plan.falls_back_to, plan.findings), (None, vec![]));
     }
 
     #[test]
