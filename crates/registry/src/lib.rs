@@ -33,3 +33,4 @@ pub use endpoint::{BlobPieces, Endpoint, EndpointSettings, Manifest, Places, Ref
 pub use error::{Class, Error};
 pub use exchange::{Health, Limits, Timing};
 pub use push::{Payload, Subject};
+pub use token::Challenge;

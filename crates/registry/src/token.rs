@@ -7,39 +7,58 @@ use crate::Error;
 /// Bytes of a token response.
 pub(crate) const MAX_TOKEN_BYTES: usize = 64 * 1024;
 
-/// What a registry asks for.
+/// What a registry asks for before it answers: a token of the service at its realm.
+///
+/// Whether that service may be asked at all is the connector's to decide.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Challenge {
-    pub(crate) realm: String,
-    pub(crate) service: Option<String>,
-    pub(crate) scope: Option<String>,
+pub struct Challenge {
+    /// The URL of the token service.
+    pub realm: String,
+    /// How the service knows the registry.
+    pub service: Option<String>,
+    /// What the token has to allow.
+    pub scope: Option<String>,
 }
 
 impl Challenge {
     /// The first Bearer challenge of these `WWW-Authenticate` headers.
-    pub(crate) fn find<'a>(headers: impl IntoIterator<Item = &'a str>) -> Option<Self> {
+    pub fn find<'a>(headers: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         headers.into_iter().find_map(Self::parse)
     }
 
     fn parse(header: &str) -> Option<Self> {
-        let at = header.to_ascii_lowercase().find("bearer ")?;
-        let mut rest = &header[at + "bearer ".len()..];
-        let (mut realm, mut service, mut scope) = (None, None, None);
-        while let Some((name, after)) = rest.split_once('=') {
-            let (value, after) = parameter(after)?;
-            match name.trim_matches([' ', ',']).to_ascii_lowercase().as_str() {
-                "realm" => realm = Some(value),
-                "service" => service = Some(value),
-                "scope" => scope = Some(value),
-                _ => {}
+        let (mut bearer, mut realm, mut service, mut scope) = (false, None, None, None);
+        let mut rest = header;
+        loop {
+            rest = rest.trim_start_matches([' ', '\t', ',']);
+            let end = rest.find([' ', '\t', ',', '=', '"']).unwrap_or(rest.len());
+            let (word, after) = rest.split_at(end);
+            if let Some(value) = after.trim_start().strip_prefix('=') {
+                let (value, after) = parameter(value)?;
+                match word.to_ascii_lowercase().as_str() {
+                    "realm" if bearer => realm = Some(value),
+                    "service" if bearer => service = Some(value),
+                    "scope" if bearer => scope = Some(value),
+                    _ => {}
+                }
+                rest = after;
+                continue;
             }
+            // A word without a value is the scheme of the next challenge.
+            if let Some(realm) = realm {
+                return Some(Self { realm, service, scope });
+            }
+            if word.is_empty() {
+                return None;
+            }
+            bearer = word.eq_ignore_ascii_case("bearer");
+            (service, scope) = (None, None);
             rest = after;
         }
-        Some(Self { realm: realm?, service, scope })
     }
 
     /// Where the token is asked for.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         let mut url = self.realm.clone();
         let mut join = if url.contains('?') { '&' } else { '?' };
         for (name, value) in [("service", &self.service), ("scope", &self.scope)] {
@@ -113,6 +132,18 @@ mod tests {
         let challenge = Challenge::find([header]).unwrap();
         assert_eq!(challenge.service.as_deref(), Some("re\"g"));
         assert_eq!(challenge.url(), "https://a/t?x=1&service=re%22g&scope=repository:a/b:pull%2Cpush");
+        let realm = |header| Challenge::find([header]).map(|challenge| challenge.realm);
+        for (header, found) in [
+            (r#"Basic realm="the bearer pays", Bearer realm="https://a""#, Some("https://a")),
+            (r#"Basic realm="Bearer realm=https://b""#, None),
+            (r"Negotiate YWJjZA==, Bearer realm = https://a , x", Some("https://a")),
+            (r#"Bearer service="x", Bearer realm="https://a""#, Some("https://a")),
+            (r#"Basic realm="x", Bearer"#, None),
+        ] {
+            assert_eq!(realm(header).as_deref(), found, "{header}");
+        }
+        let beside = Challenge::find([r#"Bearer realm="https://a", Digest realm="x", service="y""#]).unwrap();
+        assert_eq!((beside.realm.as_str(), beside.service), ("https://a", None), "each has its own");
         assert_eq!(Challenge::find(["Basic realm=\"x\"", "Bearer service=\"x\"", "Bearer realm=\"x"]), None);
     }
 
