@@ -228,6 +228,8 @@ const NAMES: [&str; 17] = [
     "architecture",
     "variant",
 ];
+/// Characters of an error that are passed on.
+const MAX_QUOTED: usize = 300;
 /// How deep the names that are read lie: document, list, descriptor, platform.
 const NAMED_DEPTH: usize = 4;
 
@@ -262,10 +264,13 @@ impl Document {
         if !bytes.trim_ascii_start().starts_with(b"{") {
             return Err(malformed("not a manifest: not a JSON object"));
         }
-        let raw: Raw = serde_json::from_slice(bytes)
-            .map_err(|error| DocumentError(format!("not a manifest: {error}")))?;
-        let value: Value = serde_json::from_slice(bytes)
-            .map_err(|error| DocumentError(format!("not a manifest: {error}")))?;
+        let unreadable = |error: serde_json::Error| {
+            // It quotes what it has found.
+            let error: String = error.to_string().chars().take(MAX_QUOTED).collect();
+            DocumentError(format!("not a manifest: {error}"))
+        };
+        let raw: Raw = serde_json::from_slice(bytes).map_err(unreadable)?;
+        let value: Value = serde_json::from_slice(bytes).map_err(unreadable)?;
         if let Some(name) = misspelt(&value, 0) {
             let name: String = name.chars().take(40).collect();
             return Err(DocumentError(format!(
@@ -333,6 +338,13 @@ impl Document {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_quoted_has_an_end() {
+        let long = format!(r#"{{"layers":"{}"}}"#, "ü".repeat(1000));
+        let error = Document::parse(long.as_bytes(), MANIFEST).unwrap_err().to_string();
+        assert!(error.chars().count() < 400, "{error}");
+    }
 
     #[test]
     fn platforms_match_as_runtimes_match_them() {

@@ -5,6 +5,7 @@
 //! nor a seal as the signature of an image.
 
 use countersign_reference::Digest;
+use countersign_verdict::MAX_DETAIL;
 
 use crate::bundle;
 use crate::material::{Flaw, Limits};
@@ -29,7 +30,8 @@ pub fn sealed_by(trust: &Trust, index: &Digest, seal: &[u8]) -> Result<String, S
         return Err(SealError(format!("the seal is larger than {} bytes", limits.material_bytes)));
     }
     let read = bundle::read(seal, index, SEAL_PREDICATE, &limits);
-    let candidate = read.map_err(|Flaw { detail, .. }| SealError(detail))?;
+    let short = |detail: String| detail.chars().take(MAX_DETAIL).collect();
+    let candidate = read.map_err(|Flaw { detail, .. }| SealError(short(detail)))?;
     let maker = trust.keys.iter().find(|key| key.key.verifies(&candidate.signed, &candidate.signature));
     match maker {
         Some(key) => Ok(key.key.fingerprint().to_string()),

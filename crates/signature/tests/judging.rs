@@ -8,7 +8,7 @@ use countersign_signature::sign::{Scheme, Signer};
 use countersign_signature::{
     Identity, Judge, Limits, Located, Material, Naming, Terms, Time, Trust, TrustError, sealed_by,
 };
-use countersign_verdict::{Attestor, AttestorSet, Attestors, Code, KeyAttestor, Period};
+use countersign_verdict::{Attestor, AttestorSet, Attestors, Code, KeyAttestor, MAX_DETAIL, Period};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
@@ -358,6 +358,10 @@ fn a_seal_is_no_signature_and_a_signature_no_seal() {
     assert_eq!(judge(&trusted, &[Material::Bundle { json: seal }]).1, [Code::WrongPredicate]);
     let Material::Bundle { json } = signer.bundle(&image(), &none()).unwrap() else { unreachable!() };
     assert!(sealed_by(&trust, &image(), &json).is_err());
+    // What is quoted has an end.
+    let long = format!(r#"{{"mediaType":"x","verificationMaterial":"{}"}}"#, "ü".repeat(1000));
+    let said = sealed_by(&trust, &image(), long.as_bytes()).unwrap_err().to_string();
+    assert!(said.chars().count() <= MAX_DETAIL, "{said}");
 }
 
 #[test]

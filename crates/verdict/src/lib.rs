@@ -15,7 +15,7 @@ mod question;
 pub mod text;
 
 pub use code::{Code, Hint};
-pub use outcome::{Check, Decision, FailurePolicy, Format, Outcome, Proof, Tier, Verdict};
+pub use outcome::{Check, Decision, FailurePolicy, Format, MAX_DETAIL, Outcome, Proof, Tier, Verdict};
 pub use question::{
     Attestor, AttestorSet, Attestors, HashAlgorithm, KeyAttestor, Period, PullSecrets, Question,
     SignatureRepository,

@@ -204,6 +204,10 @@ pub struct Check {
     pub detail: String,
 }
 
+/// Characters of a check's particulars: what is quoted in them comes from outside, and they go into logs,
+/// events and answers.
+pub const MAX_DETAIL: usize = 400;
+
 impl Check {
     /// A check at a place.
     pub fn new(
@@ -212,13 +216,25 @@ impl Check {
         code: Code,
         detail: impl Into<String>,
     ) -> Self {
-        Self { at: at.into(), artifact: artifact.into(), code, detail: detail.into() }
+        let mut detail = detail.into();
+        if let Some((end, _)) = detail.char_indices().nth(MAX_DETAIL) {
+            detail.truncate(end);
+            detail.push('…');
+        }
+        Self { at: at.into(), artifact: artifact.into(), code, detail }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn particulars_are_short() {
+        let detail = |text: &str| Check::new("", "", Code::Malformed, text).detail;
+        assert_eq!(detail(&"ü".repeat(MAX_DETAIL)), "ü".repeat(MAX_DETAIL));
+        assert_eq!(detail(&"ü".repeat(MAX_DETAIL + 1)), format!("{}…", "ü".repeat(MAX_DETAIL)));
+    }
 
     /// The table of design, row by row: Enforce in `fail` with failurePolicy Fail and Ignore, and in `ignore`.
     #[test]
