@@ -1,6 +1,7 @@
-//! Chores of this repository: `cargo xtask tools | test | lint | defences | image | bench | ci`.
+//! Chores of this repository: `cargo xtask tools | test | lint | fuzz | defences | image | bench | ci`.
 
 mod defences;
+mod fuzz;
 mod image;
 mod invariants;
 mod tools;
@@ -17,6 +18,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   lint    formatting, clippy, licences and bans, invariants, documentation
   defences [T-xx …]
           takes each defence out, in a copy, and sees the test of its attack fail (docs/attacks.md)
+  fuzz    coverage-guided fuzzing (see fuzz/README.md) [--seconds N] [TARGET…]; 60 s for each target
   image   the program's own image as an OCI image layout [DIRECTORY]; --check: two builds, one digest
   bench   benchmarks (see BENCHMARKS.md)
   ci      lint and test";
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         ["test", rest @ ..] => test(rest),
         ["lint"] => lint(),
         ["defences", ids @ ..] => defences::check(ids),
+        ["fuzz", rest @ ..] => fuzz::fuzz(rest),
         ["image"] => image::build(&root().join(image::DIRECTORY)),
         ["image", "--check"] => image::check(&root().join(image::DIRECTORY)),
         ["image", to] => image::build(Path::new(to)),
@@ -65,6 +68,7 @@ fn test(rest: &[&str]) -> Result<()> {
 fn lint() -> Result<()> {
     run(cargo().args(["fmt", "--all", "--check"]))?;
     run(cargo().args(["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]))?;
+    fuzz::check()?;
     invariants::check()?;
     let deny = tools::cargo_deny()?;
     run(Command::new(deny).args(["--offline", "check", "licenses", "bans", "sources"]).current_dir(root()))?;
