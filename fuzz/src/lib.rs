@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use countersign_reference::Digest;
-use countersign_signature::{Judge, Limits, Located, Material, Trust, sealed_by};
+use countersign_signature::{Judge, Limits, Located, Material, Terms, Trust, sealed_by};
 use countersign_verdict::{Attestors, Code, MAX_DETAIL};
 
 /// Public keys of each kind, whose private halves nobody has.
@@ -36,7 +36,7 @@ fn trust() -> &'static Trust {
 /// It was taken for one.
 pub fn never_verified(material: Material) {
     let located = Located { at: "https://a".to_owned(), artifact: "signature".to_owned(), material };
-    let mut judge = Judge::new(trust(), image(), Limits::DEFAULT);
+    let mut judge = Judge::new(trust(), image(), Terms::within(Limits::DEFAULT));
     for _ in 0..2 {
         assert!(judge.add(&located).is_none(), "verified: {:?}", judge.checks());
     }

@@ -2,14 +2,14 @@
 //! in, and what the mutating webhook makes of one that is verified, the validating one admits.
 #![no_main]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use countersign_admission::{Answers, Limits, Service};
-use countersign_policy::{Engine, IMAGE_PLACES, Phase};
+use countersign_policy::{Engine, IMAGE_PLACES, Keys, Phase};
 use countersign_reference::Digest;
 use countersign_site::Site;
 use countersign_verdict::{Code, Format, Outcome, Proof, Question, Tier, Verdict};
@@ -71,6 +71,8 @@ fn verified(question: &Question) -> Verdict {
         keys: vec!["key".to_owned()],
         format: Format::CosignSig,
         source: "https://a".to_owned(),
+        name: None,
+        index: None,
         stale_since: None,
     };
     Verdict {
@@ -89,7 +91,7 @@ struct Webhooks {
 impl Webhooks {
     fn new() -> Option<Self> {
         let site = Arc::new(Site::parse(SITE).ok()?);
-        let keys = BTreeMap::from([("vendor".to_owned(), countersign_fuzz::KEYS.to_owned())]);
+        let keys = Keys::of_site([("vendor".to_owned(), countersign_fuzz::KEYS.to_owned())]);
         let texts = [
             include_str!("../../policies/check-image.yaml"),
             include_str!("../../policies/prepend-registry.yaml"),

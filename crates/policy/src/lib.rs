@@ -31,7 +31,7 @@ pub use engine::{Engine, Evaluation, Facts, Finding, MAX_IMAGES, Outcome, Phase,
 pub use fields::Refusal;
 pub use images::IMAGE_PLACES;
 pub use keys::{Keys, SECRET_KEY, SecretKeys, SiteKey};
-pub use load::{Policy, load};
+pub use load::{Policy, VERIFY_FIELDS, load};
 pub use review::Review;
 
 /// Functions beyond the dialect's own: `registry_rewrite(image)` is the one rewriter.

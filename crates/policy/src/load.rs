@@ -17,6 +17,24 @@ use crate::selector::Selector;
 use crate::template::Template;
 use countersign_jmespath::Expression;
 
+/// The fields of an entry of `verifyImages` that decide, by their paths; each has a test that shows that
+/// it can deny. The others have no effect here, or refuse their rule.
+pub const VERIFY_FIELDS: [&str; 13] = [
+    "imageReferences",
+    "skipImageReferences",
+    "failureAction",
+    "repository",
+    "attestors",
+    "attestors.count",
+    "attestors.entries",
+    "attestors.entries.annotations",
+    "attestors.entries.attestor",
+    "attestors.entries.keys",
+    "attestors.entries.keys.publicKeys",
+    "attestors.entries.keys.secret",
+    "attestors.entries.keys.signatureAlgorithm",
+];
+
 /// A policy that can be evaluated, in whole or in part.
 #[derive(Clone, Debug)]
 pub struct Policy {
