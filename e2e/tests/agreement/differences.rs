@@ -13,7 +13,6 @@ pub(crate) enum Property {
     Depth,
     Size,
     Count,
-    Identity,
     Certificate,
     SignatureText,
     HashOfTheCurve,
@@ -173,12 +172,6 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         Property::SignatureText,
         "a signature whose base64 has no padding, a space at its end or, in a `.sig` tag, the other alphabet",
         "The bytes are the same, and it is they that are verified.",
-    ),
-    refused(
-        Property::Identity,
-        "a `.sig` payload whose `critical.identity` has another form",
-        "It names the repository at the time of signing, which a mirror changes: neither compares it, and we do not \
-         read it.",
     ),
     refused(
         Property::Certificate,

@@ -7,8 +7,7 @@ use countersign_signature::SIGNATURE_ANNOTATION;
 
 use crate::bench::flipped;
 use crate::differences::Property::{
-    CaseOfNames, Certificate, Count, Depth, DuplicateNames, Identity, LayerType, NotUnicode, SignatureText,
-    Size, Type,
+    CaseOfNames, Certificate, Count, Depth, DuplicateNames, LayerType, NotUnicode, SignatureText, Size, Type,
 };
 use crate::variation::{CORE, Variation, bad, good};
 
@@ -95,10 +94,9 @@ pub(crate) const SIG: &[Sig] = &[
     good("identity of another repository", |b| {
         vec![b.layer(b.payload().replace(&b.image.name, "quay.io/team/other"))]
     }),
-    good("identity that is a number", |b| {
+    bad("identity that is a number", |b| {
         vec![b.layer(b.payload().replace(&format!("\"{}\"", b.image.name), "1"))]
-    })
-    .of(Identity),
+    }),
     good("annotations", |b| vec![b.layer(b.payload().replace("null", "{\"env\":\"live\",\"build\":7}"))]),
     good("no annotations", |b| vec![b.layer(b.payload().replace(",\"optional\":null", ""))]),
     bad("annotations that are a list", |b| vec![b.layer(b.payload().replace("null", "[1]"))]),
