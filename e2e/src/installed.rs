@@ -178,15 +178,20 @@ impl Installed {
         }
     }
 
-    /// Waits until the status of an object says so.
+    /// Waits until the status of an object says whether it is in force.
     pub async fn says(&self, path: &str, reason: &str, words: &str) {
-        let what = format!("{path} says {reason}, {words}");
+        self.says_of(path, "Ready", reason, words).await;
+    }
+
+    /// Waits until a condition of an object says so.
+    pub async fn says_of(&self, path: &str, condition: &str, reason: &str, words: &str) {
+        let (what, kind) = (format!("{path} says {condition}, {reason}, {words}"), condition);
         self.plane
             .until(&what, async || {
                 let object = self.plane.call(Method::GET, path, None).await.1;
                 let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
                 conditions.iter().any(|condition| {
-                    condition["type"] == "Ready"
+                    condition["type"] == kind
                         && condition["reason"] == reason
                         && condition["observedGeneration"] == object["metadata"]["generation"]
                         && condition["message"].as_str().unwrap().contains(words)

@@ -42,6 +42,13 @@ impl Registry {
         Self::launch(kind, address, port, storage, &driver, more)
     }
 
+    /// Starts one over what another one keeps.
+    pub fn start_over(kind: RegistryKind, other: &Self, address: &str, port: u16, more: &str) -> Self {
+        let driver =
+            format!("filesystem: {{ rootdirectory: \"{}\" }}", other.storage.path().join("data").display());
+        Self::launch(kind, address, port, TempDir::new().unwrap(), &driver, more)
+    }
+
     fn launch(
         kind: RegistryKind,
         address: &str,

@@ -83,6 +83,19 @@ fn the_image_is_named_by_tag_or_by_digest() {
 }
 
 #[test]
+fn secrets_of_other_namespaces_are_read_only_where_somebody_says_so() {
+    let reads = |values: &[&str]| {
+        let objects = template("countersign", values).unwrap();
+        let rules = named(&objects, "ClusterRole", "countersign")["rules"].clone();
+        let of_secrets = |rule: &&Value| rule["resources"][0] == "secrets";
+        let rules: Vec<Value> = rules.as_array().unwrap().iter().filter(of_secrets).cloned().collect();
+        rules.iter().map(|rule| rule["verbs"].to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(reads(&[]), Vec::<String>::new());
+    assert_eq!(reads(&["imagePullSecrets: true"]), ["[\"get\"]"], "by name: not listed, not watched");
+}
+
+#[test]
 fn what_is_misspelt_is_refused_by_name() {
     for (chart, values, words) in [
         ("countersign", "replica: 3", "replica"),
