@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use countersign_verdict::{Tier, Verdict};
+use countersign_verdict::Tier;
 use futures_util::future::join_all;
 
-use crate::{Engine, Evaluation, Facts, Outcome, Phase, Review, Want};
+use crate::{Engine, Evaluation, Fact, Facts, Outcome, Phase, Review, Want};
 
 /// How often an evaluation may ask for more facts.
 pub const MAX_ROUNDS: usize = 16;
@@ -18,7 +18,7 @@ pub struct Endless;
 impl Engine {
     /// Evaluates a review, and finds out what that needs: all wants of a round at once.
     ///
-    /// `None` is an answer: nothing is at hand, and it is not worth waiting for.
+    /// That there is none at hand is an answer, where it is not worth waiting for.
     ///
     /// # Errors
     ///
@@ -31,7 +31,7 @@ impl Engine {
         find_out: impl Fn(Want) -> F,
     ) -> Result<Outcome, Endless>
     where
-        F: Future<Output = Option<Verdict>>,
+        F: Future<Output = Fact>,
     {
         let mut run = self.begin(review, phase, tier);
         drive(|facts| run.evaluate(facts), find_out).await
@@ -43,7 +43,7 @@ async fn drive<F>(
     find_out: impl Fn(Want) -> F,
 ) -> Result<Outcome, Endless>
 where
-    F: Future<Output = Option<Verdict>>,
+    F: Future<Output = Fact>,
 {
     let (mut facts, mut asked) = (Facts::default(), HashSet::new());
     for _ in 0..MAX_ROUNDS {
@@ -73,7 +73,7 @@ mod tests {
     fn want(number: usize) -> Want {
         let image = Reference::parse(&format!("registry.local/a:{number}")).unwrap();
         let question = Question::new(image, Attestors::any_of_keys("key"));
-        Want { question, wait: true }
+        Want::Verdict { question, wait: true }
     }
 
     /// Asks for one more fact in each of so many rounds.
@@ -82,13 +82,18 @@ mod tests {
         let evaluate = |_: &Facts| {
             round += 1;
             if round > count {
-                let outcome =
-                    Outcome { object: Value::Null, denials: vec![], warnings: vec![], results: vec![] };
+                let outcome = Outcome {
+                    object: Value::Null,
+                    denials: vec![],
+                    warnings: vec![],
+                    results: vec![],
+                    responses: vec![],
+                };
                 return Evaluation::Done(Box::new(outcome));
             }
             Evaluation::Needs(vec![want(if same { 0 } else { round })])
         };
-        let end = drive(evaluate, |_| async { None }).now_or_never().unwrap();
+        let end = drive(evaluate, |_| async { Fact::Verdict(None) }).now_or_never().unwrap();
         (end, round)
     }
 

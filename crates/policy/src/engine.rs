@@ -9,8 +9,9 @@ use countersign_site::{Mode, Site};
 use countersign_verdict::{Decision, Question, Tier, Verdict};
 use serde_json::Value;
 
-use crate::Review;
 use crate::load::{Body, Policy, Verify};
+use crate::respond::Response;
+use crate::{Exception, Review};
 use crate::run::Run;
 
 /// Images of one pod that are looked at.
@@ -27,24 +28,48 @@ pub enum Phase {
 
 /// A fact that a rule needs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Want {
-    /// What has to be known.
-    pub question: Question,
-    /// Whether the answer is worth waiting for: Audit takes only what is at hand.
-    pub wait: bool,
+pub enum Want {
+    /// Whether an image is signed as a rule asks.
+    Verdict {
+        /// What has to be known.
+        question: Question,
+        /// Whether the answer is worth waiting for: Audit takes only what is at hand.
+        wait: bool,
+    },
+    /// A ConfigMap.
+    ConfigMap {
+        /// Where.
+        namespace: String,
+        /// Which.
+        name: String,
+    },
+    /// The labels of a namespace.
+    Namespace {
+        /// Which.
+        name: String,
+    },
+}
+
+/// What somebody found out. That it could not be found out is a fact, too.
+#[derive(Clone, Debug)]
+pub enum Fact {
+    /// The verdict; `None` says that there is none at hand.
+    Verdict(Option<Verdict>),
+    /// A ConfigMap, or the labels of a namespace; or why there are none.
+    Value(Result<Value, String>),
 }
 
 /// The facts of one request; they never change within it.
 #[derive(Clone, Debug, Default)]
-pub struct Facts(HashMap<Want, Option<Verdict>>);
+pub struct Facts(HashMap<Want, Fact>);
 
 impl Facts {
-    pub(crate) fn get(&self, want: &Want) -> Option<&Option<Verdict>> {
+    pub(crate) fn get(&self, want: &Want) -> Option<&Fact> {
         self.0.get(want)
     }
 
-    /// Notes an answer; `None` says that there is none at hand.
-    pub fn add(&mut self, want: Want, answer: Option<Verdict>) {
+    /// Notes an answer.
+    pub fn add(&mut self, want: Want, answer: Fact) {
         self.0.entry(want).or_insert(answer);
     }
 }
@@ -69,6 +94,8 @@ pub struct Outcome {
     pub warnings: Vec<String>,
     /// One for each image and rule that covers it.
     pub results: Vec<RuleResult>,
+    /// One for each rule that selects the request and has run to its end.
+    pub responses: Vec<Response>,
 }
 
 /// What a rule found about an image.
@@ -111,6 +138,7 @@ impl Finding {
 #[derive(Clone, Debug)]
 pub struct Engine {
     policies: Vec<Policy>,
+    exceptions: Vec<Exception>,
     site: Arc<Site>,
 }
 
@@ -118,7 +146,19 @@ impl Engine {
     /// Policies are evaluated in the order of their names.
     pub fn new(mut policies: Vec<Policy>, site: Arc<Site>) -> Self {
         policies.sort_by(|a, b| a.name.cmp(&b.name));
-        Self { policies, site }
+        Self { policies, exceptions: Vec::new(), site }
+    }
+
+    /// The same with exceptions, which count from the namespaces that the Site names.
+    #[must_use]
+    pub fn with_exceptions(self, mut exceptions: Vec<Exception>) -> Self {
+        exceptions.retain(|exception| self.site.exception_namespaces.contains(&exception.namespace));
+        exceptions.sort_by(|a, b| a.name.cmp(&b.name));
+        Self { exceptions, ..self }
+    }
+
+    pub(crate) fn exceptions(&self) -> &[Exception] {
+        &self.exceptions
     }
 
     /// The policies, in order.
@@ -134,7 +174,12 @@ impl Engine {
                     && policy.rules.iter().any(|rule| {
                         let enforces = match &rule.body {
                             Body::Mutate(_) => false,
-                            Body::Verify(entries) => entries.iter().any(|entry| entry.enforce),
+                            Body::Validate(own) => {
+                                own.action.of(namespace).or(policy.action.of(namespace)).unwrap_or(false)
+                            }
+                            Body::Verify(entries) => {
+                                entries.iter().any(|entry| entry.enforces(policy, namespace))
+                            }
                             Body::Refused { enforce, .. } => *enforce,
                         };
                         enforces && rule.select.could_select(kind, namespace)

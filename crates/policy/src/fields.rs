@@ -24,11 +24,18 @@ impl std::fmt::Display for Refusal {
 pub(crate) struct Notes {
     pub(crate) refusals: Vec<Refusal>,
     pub(crate) warnings: Vec<Refusal>,
+    /// What can be answered where somebody says the answer.
+    pub(crate) only_given: Vec<Refusal>,
 }
 
 impl Notes {
     pub(crate) fn refuse(&mut self, path: &str, reason: impl Into<String>) {
         self.refusals.push(Refusal { path: path.to_owned(), reason: reason.into() });
+    }
+
+    /// What is answered in tests alone: elsewhere its rule is refused.
+    pub(crate) fn only_given(&mut self, path: &str, reason: &str) {
+        self.only_given.push(Refusal { path: path.to_owned(), reason: reason.to_owned() });
     }
 
     pub(crate) fn warn(&mut self, path: &str, reason: impl Into<String>) {

@@ -12,27 +12,38 @@
 //! gets pinned. The validating phase decides again on the final object, by itself: nothing in
 //! the object is read as proof.
 
+mod action;
+mod autogen;
 mod conditions;
+mod context;
 mod drive;
 mod engine;
+mod exceptions;
 mod fields;
 mod images;
 mod keys;
+mod kinds;
 mod load;
+mod mutate;
 mod names;
 mod patch;
+mod respond;
 mod review;
 mod run;
 mod selector;
 mod template;
+mod validate;
 
 pub use drive::{Endless, MAX_ROUNDS};
-pub use engine::{Engine, Evaluation, Facts, Finding, MAX_IMAGES, Outcome, Phase, RuleResult, Want};
+pub use autogen::is_generated;
+pub use exceptions::Exception;
+pub use respond::{Kind, Response, Status};
+pub use engine::{Engine, Evaluation, Fact, Facts, Finding, MAX_IMAGES, Outcome, Phase, RuleResult, Want};
 pub use fields::Refusal;
 pub use images::IMAGE_PLACES;
 pub use keys::{Keys, SECRET_KEY, SecretKeys, SiteKey};
 pub use load::{Policy, VERIFY_FIELDS, load};
-pub use review::Review;
+pub use review::{Given, Review};
 
 /// Functions beyond the dialect's own: `registry_rewrite(image)` is the one rewriter.
 pub(crate) const FUNCTIONS: &[&str] = &["registry_rewrite"];

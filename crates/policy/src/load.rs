@@ -4,18 +4,21 @@
 //! with a warning where it has no effect here. A rule that cannot be loaded is kept as what it
 //! is, because under Enforce it denies what it selects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_signature::Trust;
 use countersign_verdict::{Attestor, AttestorSet, Attestors, FailurePolicy, SignatureRepository};
 use serde_json::Value;
 
+use crate::action::{Action, word_of, would_enforce};
 use crate::conditions::Conditions;
+use crate::context::Entry;
 use crate::fields::{Fields, Notes, Refusal};
 use crate::keys::Keys;
+use crate::mutate::Step;
 use crate::selector::Selector;
-use crate::template::Template;
-use countersign_jmespath::Expression;
+use crate::validate::Validate;
+use crate::{autogen, mutate};
 
 /// The fields of an entry of `verifyImages` that decide, by their paths; each has a test that shows that
 /// it can deny. The others have no effect here, or refuse their rule.
@@ -43,9 +46,19 @@ pub struct Policy {
     /// Set for a namespaced one: what it speaks of.
     pub(crate) namespace: Option<String>,
     pub(crate) failure_policy: FailurePolicy,
+    /// Whether its rules enforce, where they do not say themselves.
+    pub(crate) action: Action,
+    /// Whether the first rule that has something to say is the last.
+    pub(crate) one: bool,
+    /// Whether it counts at admission.
+    pub(crate) admission: bool,
+    /// Whether violations that are not denied are told.
+    pub(crate) emit_warning: bool,
     pub(crate) rules: Vec<Rule>,
     /// What could not be loaded.
     pub refusals: Vec<Refusal>,
+    /// What is answered in tests alone, where somebody says the answer.
+    pub only_given: Vec<Refusal>,
     /// What has no effect here.
     pub warnings: Vec<Refusal>,
 }
@@ -55,6 +68,7 @@ pub(crate) struct Rule {
     pub(crate) name: String,
     pub(crate) select: Selector,
     pub(crate) exclude: Selector,
+    pub(crate) context: Vec<Entry>,
     pub(crate) preconditions: Conditions,
     pub(crate) body: Body,
 }
@@ -62,6 +76,7 @@ pub(crate) struct Rule {
 #[derive(Clone, Debug)]
 pub(crate) enum Body {
     Mutate(Vec<Step>),
+    Validate(Box<Validate>),
     Verify(Vec<Verify>),
     /// Cannot be loaded; denies if it would have enforced.
     Refused {
@@ -72,14 +87,6 @@ pub(crate) enum Body {
     },
 }
 
-/// A strategic merge, once or for each element of a list.
-#[derive(Clone, Debug)]
-pub(crate) struct Step {
-    pub(crate) list: Option<Expression>,
-    pub(crate) preconditions: Conditions,
-    pub(crate) patch: Template,
-}
-
 #[derive(Clone, Debug)]
 pub(crate) struct Verify {
     pub(crate) references: Vec<String>,
@@ -87,7 +94,15 @@ pub(crate) struct Verify {
     pub(crate) attestors: Attestors,
     pub(crate) repository: Option<SignatureRepository>,
     pub(crate) pin: bool,
-    pub(crate) enforce: bool,
+    /// Its own word on whether it enforces.
+    action: Option<bool>,
+}
+
+impl Verify {
+    /// Whether it enforces in this namespace.
+    pub(crate) fn enforces(&self, policy: &Policy, namespace: &str) -> bool {
+        self.action.or(policy.action.of(namespace)).unwrap_or(false)
+    }
 }
 
 /// Compiles a ClusterPolicy or Policy with the keys that it may name.
@@ -108,21 +123,17 @@ pub fn load(document: &Value, keys: &Keys) -> Option<Policy> {
     let namespace =
         (kind == "Policy").then(|| metadata["namespace"].as_str().unwrap_or("default").to_owned());
     let name = namespace.as_ref().map_or_else(|| own.to_owned(), |namespace| format!("{namespace}/{own}"));
-    let autogen = &metadata["annotations"]["pod-policies.kyverno.io/autogen-controllers"];
-    if autogen != "none" {
-        notes.warn(
-            "metadata.annotations",
-            "rules are not generated for workload templates yet: the pods they make are judged",
-        );
-    }
     let mut top = Fields::of(document, "", &mut notes);
     for known in ["apiVersion", "kind", "metadata", "status"] {
         top.take(known);
     }
     let mut spec = Fields::of(top.take("spec").unwrap_or(&Value::Null), "spec", &mut notes);
     top.finish(&mut notes);
-    let enforce =
-        action(spec.text("validationFailureAction", &mut notes), "spec.validationFailureAction", &mut notes);
+    let action = Action::read(
+        &mut spec,
+        ("validationFailureAction", "validationFailureActionOverrides"),
+        &mut notes,
+    );
     let failure_policy = match spec.text("failurePolicy", &mut notes) {
         None | Some("Fail") => FailurePolicy::Fail,
         Some("Ignore") => FailurePolicy::Ignore,
@@ -131,62 +142,52 @@ pub fn load(document: &Value, keys: &Keys) -> Option<Policy> {
             FailurePolicy::Fail
         }
     };
-    let reason = "has no effect here: verification has its own deadline, and runs when asked";
+    let one = match spec.text("applyRules", &mut notes) {
+        None | Some("All") => false,
+        Some("One") => true,
+        Some(other) => {
+            notes.refuse("spec.applyRules", format!("`{other}` is not `All` or `One`"));
+            false
+        }
+    };
+    let admission = spec.flag("admission", &mut notes).unwrap_or(true);
+    let emit_warning = spec.flag("emitWarning", &mut notes).unwrap_or(false);
+    let reason = "has no effect here: evaluation has its own deadline, and there is no background scan yet";
     spec.no_effect(
-        &[
-            "background",
-            "admission",
-            "emitWarning",
-            "webhookTimeoutSeconds",
-            "schemaValidation",
-            "skipBackgroundRequests",
-            "useServerSideApply",
-        ],
+        &["background", "webhookTimeoutSeconds", "schemaValidation", "skipBackgroundRequests", "useServerSideApply"],
         reason,
         &mut notes,
     );
-    // Who would enforce somewhere is taken to enforce everywhere: no rule of it is weakened.
-    let overrides = spec.list("validationFailureActionOverrides", &mut notes);
-    let mut enforce = enforce;
-    if !overrides.is_empty() {
-        notes.refuse("spec.validationFailureActionOverrides", "not supported yet: every rule enforces");
-        enforce = Some(true);
+    for field in ["mutateExistingOnPolicyUpdate", "generateExisting", "generateExistingOnPolicyUpdate"] {
+        if spec.flag(field, &mut notes) == Some(true) {
+            notes.refuse(&format!("spec.{field}"), "objects that are there already are not changed or made");
+        }
     }
-    spec.not_yet(
-        &[
-            "applyRules",
-            "webhookConfiguration",
-            "mutateExistingOnPolicyUpdate",
-            "generateExisting",
-            "generateExistingOnPolicyUpdate",
-        ],
-        &mut notes,
-    );
+    spec.not_yet(&["webhookConfiguration"], &mut notes);
+    spec.list("rules", &mut notes);
+    let enforce = action.somewhere().unwrap_or(false);
     let mut rules = Vec::new();
-    for (index, rule) in spec.list("rules", &mut notes).iter().enumerate() {
-        rules.push(read_rule(rule, index, enforce.unwrap_or(false), keys, &mut notes));
+    let mut read = BTreeSet::new();
+    for (rule, index) in autogen::rules(document) {
+        // What was said of a rule is not said again of those that were written from it.
+        let mut quiet = Notes::default();
+        let told = if read.insert(index) { &mut notes } else { &mut quiet };
+        rules.push(read_rule(&rule, index, enforce, keys, told));
     }
     spec.finish(&mut notes);
     Some(Policy {
         name,
         namespace,
         failure_policy,
+        action,
+        one,
+        admission,
+        emit_warning,
         rules,
+        only_given: notes.only_given,
         refusals: notes.refusals,
         warnings: notes.warnings,
     })
-}
-
-fn action(text: Option<&str>, path: &str, notes: &mut Notes) -> Option<bool> {
-    match text?.to_ascii_lowercase().as_str() {
-        "enforce" => Some(true),
-        "audit" => Some(false),
-        other => {
-            notes.refuse(path, format!("`{other}` is not `Enforce` or `Audit`"));
-            // What cannot be read is not a reason to let go.
-            Some(true)
-        }
-    }
 }
 
 fn read_rule(value: &Value, index: usize, enforce: bool, keys: &Keys, all: &mut Notes) -> Rule {
@@ -211,27 +212,26 @@ fn read_rule(value: &Value, index: usize, enforce: bool, keys: &Keys, all: &mut 
         "has no effect here: there are no background requests",
         &mut notes,
     );
-    fields.not_yet(
-        &["context", "generate", "imageExtractors", "celPreconditions", "reportProperties"],
-        &mut notes,
-    );
+    let context = Entry::read_all(fields.list("context", &mut notes), &format!("{path}.context"), &mut notes);
+    fields.no_effect(&["reportProperties"], "has no effect here: there are no reports yet", &mut notes);
+    fields.not_yet(&["imageExtractors", "celPreconditions"], &mut notes);
+    if fields.take("generate").is_some() {
+        notes.refuse(&format!("{path}.generate"), "objects are not made");
+    }
     let mut body = None;
     if let Some(mutate) = fields.take("mutate") {
-        body = Some(Body::Mutate(read_mutate(mutate, &format!("{path}.mutate"), &mut notes)));
+        body = Some(Body::Mutate(mutate::read(mutate, &format!("{path}.mutate"), &mut notes)));
     }
     // What judges, and whether it would have enforced: anything but a clear `Audit` does.
     let mut judges = None;
-    let enforces = |value: &Value| match value.get("failureAction") {
-        None => enforce,
-        Some(own) => !own.as_str().is_some_and(|text| text.eq_ignore_ascii_case("audit")),
-    };
     if let Some(validate) = fields.take("validate") {
-        notes.refuse(&format!("{path}.validate"), "not supported yet");
-        judges = Some((enforces(validate), false));
+        judges = Some((would_enforce(validate, enforce), false));
+        let read = Validate::read(validate, &format!("{path}.validate"), &mut notes);
+        body = read.map(|read| Body::Validate(Box::new(read)));
     }
     let verify = fields.list("verifyImages", &mut notes);
     if value.get("verifyImages").is_some_and(|verify| !verify.is_null()) {
-        let any = verify.iter().any(enforces) || (verify.is_empty() && enforce);
+        let any = verify.iter().any(|entry| would_enforce(entry, enforce)) || (verify.is_empty() && enforce);
         judges = Some((any || judges.is_some_and(|(enforce, _)| enforce), judges.is_none()));
         if !select.speaks_of_pods() {
             notes.refuse(&format!("{path}.match"), "images are verified in pods, and this selects none");
@@ -239,83 +239,29 @@ fn read_rule(value: &Value, index: usize, enforce: bool, keys: &Keys, all: &mut 
         let mut entries = Vec::new();
         for (index, entry) in verify.iter().enumerate() {
             let path = format!("{path}.verifyImages[{index}]");
-            entries.extend(read_verify(entry, &path, enforce, keys, &mut notes));
+            entries.extend(read_verify(entry, &path, keys, &mut notes));
         }
         body = Some(Body::Verify(entries));
     }
     fields.finish(&mut notes);
     if body.is_none() && notes.refusals.is_empty() {
-        notes.refuse(&path, "has neither `mutate` nor `verifyImages`");
+        notes.refuse(&path, "has none of `mutate`, `validate` and `verifyImages`");
     }
     // A rule with a part that cannot be loaded is not evaluated in part.
     if let Some(refusal) = notes.refusals.first().cloned() {
         let (enforce, images_only) = judges.unwrap_or((false, false));
         body = Some(Body::Refused { enforce, images_only, refusal });
     }
+    all.only_given.extend(notes.only_given);
     all.refusals.extend(notes.refusals);
     all.warnings.extend(notes.warnings);
-    Rule { name, select, exclude, preconditions, body: body.unwrap_or(Body::Mutate(Vec::new())) }
-}
-
-fn read_mutate(value: &Value, path: &str, notes: &mut Notes) -> Vec<Step> {
-    let mut fields = Fields::of(value, path, notes);
-    let mut steps = Vec::new();
-    if let Some(patch) = fields.take("patchStrategicMerge") {
-        let patch = template(patch, &format!("{path}.patchStrategicMerge"), notes);
-        steps.extend(patch.map(|patch| Step { list: None, preconditions: Conditions::default(), patch }));
-    }
-    for (index, step) in fields.list("foreach", notes).iter().enumerate() {
-        let path = format!("{path}.foreach[{index}]");
-        let mut fields = Fields::of(step, &path, notes);
-        let text = fields.text("list", notes).unwrap_or_default();
-        let list = Expression::parse(text, crate::FUNCTIONS);
-        let list = list.map_err(|error| notes.refuse(&format!("{path}.list"), error.to_string())).ok();
-        let preconditions =
-            Conditions::read(fields.take("preconditions"), &format!("{path}.preconditions"), notes);
-        let patch = fields.take("patchStrategicMerge").cloned().unwrap_or_default();
-        let patch = template(&patch, &format!("{path}.patchStrategicMerge"), notes);
-        fields.not_yet(&["context", "foreach", "order", "patchesJson6902"], notes);
-        fields.finish(notes);
-        if let (Some(list), Some(patch)) = (list, patch) {
-            steps.push(Step { list: Some(list), preconditions, patch });
-        }
-    }
-    fields.not_yet(&["patchesJson6902", "targets", "mutateExistingOnPolicyUpdate"], notes);
-    fields.finish(notes);
-    steps
-}
-
-/// A patch as a template, its anchors among those that are supported.
-fn template(value: &Value, path: &str, notes: &mut Notes) -> Option<Template> {
-    let mut ok = value.is_object();
-    if !ok {
-        notes.refuse(path, "expected an object");
-    }
-    let mut todo = vec![value];
-    while let Some(value) = todo.pop() {
-        match value {
-            Value::Array(list) => todo.extend(list),
-            Value::Object(fields) => {
-                for (name, value) in fields {
-                    let anchored = name.ends_with(')') && !name.contains("{{");
-                    if anchored && !name.starts_with('(') && !name.starts_with("+(") {
-                        notes.refuse(path, format!("anchor `{name}` is not supported yet"));
-                        ok = false;
-                    }
-                    todo.push(value);
-                }
-            }
-            _ => {}
-        }
-    }
-    let template = Template::of(value).map_err(|error| notes.refuse(path, error.to_string())).ok()?;
-    ok.then_some(template)
+    Rule { name, select, exclude, context, preconditions, body: body.unwrap_or(Body::Mutate(Vec::new())) }
 }
 
 fn read_verify(value: &Value, path: &str, enforce: bool, keys: &Keys, notes: &mut Notes) -> Option<Verify> {
     let mut fields = Fields::of(value, path, notes);
     let own = fields.text("failureAction", notes);
-    let own = action(own, &format!("{path}.failureAction"), notes);
+    let own = word_of(own, &format!("{path}.failureAction"), notes);
     match fields.text("type", notes) {
         None | Some("Cosign" | "SigstoreBundle") => {}
         Some(other) => notes.refuse(&format!("{path}.type"), format!("`{other}` is not supported yet")),
@@ -378,7 +324,7 @@ fn read_verify(value: &Value, path: &str, enforce: bool, keys: &Keys, notes: &mu
         notes.refuse(path, error.to_string());
         return None;
     }
-    Some(Verify { references, skip, attestors, repository, pin, enforce: own.unwrap_or(enforce) })
+    Some(Verify { references, skip, attestors, repository, pin, action: own })
 }
 
 fn read_set(value: &Value, path: &str, keys: &Keys, notes: &mut Notes) -> AttestorSet {

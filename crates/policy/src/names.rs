@@ -8,7 +8,11 @@ use serde_json::{Value, json};
 
 use crate::{Engine, Review, images};
 
-/// `request`, `images`, `element` and `elementIndex`, and the site's one rewriter.
+/// Loops within loops that have names of their own: `element0`, `elementIndex0` and so on.
+const MAX_LOOPS: usize = 8;
+
+/// `request`, `images`, `element` and `elementIndex`, the service account, what a rule's context
+/// brings, and the site's one rewriter.
 pub(crate) struct Names<'a> {
     engine: &'a Engine,
     review: &'a Review,
@@ -18,13 +22,29 @@ pub(crate) struct Names<'a> {
     images: OnceCell<Value>,
     /// Mutate rules see the images that were written, as upstream; others those that will be stored.
     mutating: bool,
-    element: Option<(Value, Value)>,
+    /// The user of the request, where that is a service account: its name and namespace.
+    account: [Value; 2],
+    /// What the context of the rule under way has brought so far; the last of a name counts.
+    variables: Vec<(String, Value)>,
+    /// The elements of the loops under way, the innermost last, with their indices.
+    elements: Vec<(Value, Value)>,
 }
 
 impl<'a> Names<'a> {
     pub(crate) fn new(engine: &'a Engine, review: &'a Review) -> Self {
-        let request = review.request.clone();
-        Self { engine, review, request, images: OnceCell::new(), mutating: true, element: None }
+        let user = review.request["userInfo"]["username"].as_str().unwrap_or_default();
+        let account = user.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':'));
+        let (namespace, name) = account.unwrap_or_default();
+        Self {
+            engine,
+            review,
+            request: review.request.clone(),
+            images: OnceCell::new(),
+            mutating: true,
+            account: [json!(name), json!(namespace)],
+            variables: Vec::new(),
+            elements: Vec::new(),
+        }
     }
 
     /// The object as it is now.
@@ -32,8 +52,24 @@ impl<'a> Names<'a> {
         &self.request["object"]
     }
 
+    /// The object that is there, or the one that was.
+    pub(crate) fn current(&self) -> &Value {
+        let object = self.object();
+        if object.is_null() { &self.request["oldObject"] } else { object }
+    }
+
     pub(crate) fn object_mut(&mut self) -> &mut Value {
         &mut self.request["object"]
+    }
+
+    /// Goes on with another request: a rule is held against what was stored before.
+    pub(crate) fn swap_request(&mut self, request: Value) -> Value {
+        self.images.take();
+        std::mem::replace(&mut self.request, request)
+    }
+
+    pub(crate) fn request(&self) -> &Value {
+        &self.request
     }
 
     /// From here on the object is the one that will be stored.
@@ -42,14 +78,90 @@ impl<'a> Names<'a> {
         self.images.take();
     }
 
-    /// What `element` and `elementIndex` stand for; nothing outside of a loop.
-    pub(crate) fn set_element(&mut self, element: Option<(Value, usize)>) {
-        self.element = element.map(|(element, index)| (element, json!(index)));
+    /// Begins a rule: what the one before has brought is gone.
+    pub(crate) fn begin(&mut self, policy: &str, rule: &str) {
+        self.variables.clear();
+        self.elements.clear();
+        let given = self.review.given.as_ref().map(|given| given.of(policy, rule));
+        for (name, value) in given.into_iter().flatten() {
+            self.give(&name, value);
+        }
+    }
+
+    /// Puts a value where a dotted name leads: into the request, or under a name of its own.
+    fn give(&mut self, name: &str, value: Value) {
+        let mut parts = name.split('.');
+        let root = parts.next().unwrap_or_default();
+        let rest: Vec<&str> = parts.collect();
+        if root == "request" {
+            put(&mut self.request, &rest, value);
+            return;
+        }
+        let at = self.variables.iter().position(|(known, _)| known == root).unwrap_or_else(|| {
+            self.variables.push((root.to_owned(), Value::Null));
+            self.variables.len() - 1
+        });
+        put(&mut self.variables[at].1, &rest, value);
+    }
+
+    /// Whether a test has said what a name stands for.
+    pub(crate) fn is_given(&self, name: &str) -> bool {
+        self.variables.iter().any(|(known, _)| known == name)
+    }
+
+    /// Adds a variable of the rule's context.
+    pub(crate) fn set(&mut self, name: &str, value: Value) {
+        self.variables.push((name.to_owned(), value));
+    }
+
+    /// Where the context stands, so that what a loop adds can be taken away.
+    pub(crate) fn mark(&self) -> usize {
+        self.variables.len()
+    }
+
+    /// Takes away what was added since.
+    pub(crate) fn reset(&mut self, mark: usize) {
+        self.variables.truncate(mark);
+    }
+
+    /// Enters an element of a loop; `false` where there are too many loops.
+    pub(crate) fn enter(&mut self, element: Value, index: usize) -> bool {
+        if self.elements.len() == MAX_LOOPS {
+            return false;
+        }
+        self.elements.push((element, json!(index)));
+        true
+    }
+
+    /// Leaves it.
+    pub(crate) fn leave(&mut self) {
+        self.elements.pop();
+    }
+
+    /// The element of the innermost loop, or of the one with this number.
+    fn element(&self, number: &str) -> Option<&(Value, Value)> {
+        if number.is_empty() { self.elements.last() } else { self.elements.get(number.parse::<usize>().ok()?) }
+    }
+}
+
+/// Sets what is below a value, along these names.
+fn put(place: &mut Value, path: &[&str], value: Value) {
+    match path {
+        [] => *place = value,
+        [first, rest @ ..] => {
+            if !place.is_object() {
+                *place = json!({});
+            }
+            put(&mut place[*first], rest, value);
+        }
     }
 }
 
 impl Scope for Names<'_> {
     fn lookup(&self, name: &str) -> Result<Option<&Value>, Error> {
+        if let Some((_, value)) = self.variables.iter().rev().find(|(known, _)| known == name) {
+            return Ok(Some(value));
+        }
         let images = || {
             let object = if self.mutating { self.review.object() } else { self.object() };
             images::variable(object)
@@ -57,9 +169,13 @@ impl Scope for Names<'_> {
         Ok(match name {
             "request" => Some(&self.request),
             "images" => Some(self.images.get_or_init(images)),
-            "element" => self.element.as_ref().map(|(element, _)| element),
-            "elementIndex" => self.element.as_ref().map(|(_, index)| index),
-            _ => None,
+            "serviceAccountName" => Some(&self.account[0]),
+            "serviceAccountNamespace" => Some(&self.account[1]),
+            _ => match (name.strip_prefix("elementIndex"), name.strip_prefix("element")) {
+                (Some(number), _) => self.element(number).map(|(_, index)| index),
+                (None, Some(number)) => self.element(number).map(|(element, _)| element),
+                (None, None) => None,
+            },
         })
     }
 

@@ -1,6 +1,9 @@
 //! What is asked of the engine.
 
-use serde_json::Value;
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
 
 /// The request of an AdmissionReview.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +16,37 @@ pub struct Review {
     pub namespace: String,
     /// All of it, as policies see it under `request`.
     pub request: Value,
+    /// What somebody says that names stand for: nothing at admission.
+    pub given: Option<Given>,
+    /// The time of the request, by which exceptions end; without it none applies that has an end.
+    pub now: Option<Timestamp>,
+}
+
+/// Values for names that expressions use, where nothing else says what they are: for tests of policies.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// For every rule.
+    pub global: Map<String, Value>,
+    /// For every rule of a policy.
+    pub policies: BTreeMap<String, Map<String, Value>>,
+    /// For a rule, by policy and rule.
+    pub rules: BTreeMap<(String, String), Map<String, Value>>,
+}
+
+impl Given {
+    /// What a rule is given, the more particular last.
+    pub(crate) fn of(&self, policy: &str, rule: &str) -> Vec<(String, Value)> {
+        // Values are written for the rule that somebody has written.
+        let written = rule.trim_start_matches("autogen-").trim_start_matches("cronjob-");
+        let of_rule = |rule: &str| self.rules.get(&(policy.to_owned(), rule.to_owned()));
+        let maps = [
+            Some(&self.global),
+            self.policies.get(policy),
+            of_rule(written).filter(|_| written != rule),
+            of_rule(rule),
+        ];
+        maps.into_iter().flatten().flatten().map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
 }
 
 impl Review {
@@ -25,6 +59,8 @@ impl Review {
             kind: text("/kind/kind"),
             namespace: text("/namespace"),
             request,
+            given: None,
+            now: None,
         }
     }
 
@@ -51,5 +87,15 @@ impl Review {
         let metadata = &self.current()["metadata"];
         let name = metadata["name"].as_str().or(metadata["generateName"].as_str());
         name.unwrap_or_default()
+    }
+
+    /// `Kind/namespace/name`, as messages name it.
+    pub(crate) fn shown(&self) -> String {
+        let name = self.object_name();
+        if self.namespace.is_empty() {
+            format!("{}/{name}", self.kind)
+        } else {
+            format!("{}/{}/{name}", self.kind, self.namespace)
+        }
     }
 }

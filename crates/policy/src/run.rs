@@ -5,20 +5,23 @@
 use std::collections::BTreeMap;
 
 use countersign_jmespath::Error;
-use countersign_reference::Reference;
-use countersign_site::{PinForm, Pinning};
+use countersign_podsecurity::Exclude;
+use countersign_reference::{ParseError, Reference};
+use countersign_site::{ExceptionMode, PinForm, Pinning};
 use countersign_verdict::{
     Code, Decision, FailurePolicy, Outcome as Found, PullSecrets, Question, Tier, Verdict, text,
 };
 use serde_json::{Value, json};
 
-use crate::engine::covers;
+use crate::engine::{Fact, covers};
 use crate::images::{self, Image};
-use crate::load::{Body, Policy, Rule, Step, Verify};
+use crate::load::{Body, Policy, Rule, Verify};
+use crate::mutate::{self, Step};
 use crate::names::Names;
-use crate::{
-    Engine, Evaluation, Facts, Finding, MAX_IMAGES, Outcome, Phase, Review, RuleResult, Want, patch,
-};
+use crate::respond::{self, Kind, Response, Status};
+use crate::selector::{Against, Selector};
+use crate::validate::{Lacking, MAX_ELEMENTS, Scene, Validate};
+use crate::{Engine, Evaluation, Exception, Facts, Finding, MAX_IMAGES, Outcome, Phase, Review, RuleResult, Want};
 
 /// Images of a pod that rules are evaluated for, so that a pod with one image too many is denied
 /// with its images named as they would be stored.
@@ -36,7 +39,10 @@ pub(crate) struct Run<'a> {
     names: Names<'a>,
     denials: Vec<String>,
     warnings: Vec<String>,
+    responses: Vec<Response>,
     cases: Vec<Case<'a>>,
+    /// Whether all but the cases is done: rounds that wait for verdicts look only at those.
+    ready: bool,
 }
 
 /// One image under one entry of one rule.
@@ -58,39 +64,53 @@ struct Case<'a> {
     unpinned: bool,
 }
 
+/// What is to be done with a rule that selects the request.
+enum Begun {
+    /// Its own part begins.
+    Ready,
+    /// There is an answer already.
+    Answered(Status, String),
+    /// It does not speak of the request.
+    Not,
+    /// Something has to be known first.
+    Lacking,
+}
+
 impl<'a> Run<'a> {
     pub(crate) fn new(engine: &'a Engine, review: &'a Review, phase: Phase, tier: Tier) -> Self {
         let names = Names::new(engine, review);
-        let (denials, warnings, cases) = (Vec::new(), Vec::new(), Vec::new());
-        let mut run = Self { engine, review, phase, tier, names, denials, warnings, cases };
-        if review.operation != "DELETE" && !review.object().is_null() {
-            // What is far too much is not worked on: every rule that covers an image denies it.
-            let too_many = images::of_pod(review.object()).len() > MAX_WORKED_ON;
-            if phase == Phase::Mutate && !too_many {
-                run.mutate();
-                run.put_back();
-            }
-            run.names.mutated();
-            run.judge();
-        }
-        run
+        let (denials, warnings, responses, cases) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { engine, review, phase, tier, names, denials, warnings, responses, cases, ready: false }
     }
 
     /// What is lacking, or the answer; after the answer there is no other.
     pub(crate) fn evaluate(&mut self, facts: &Facts) -> Evaluation {
+        if !self.ready {
+            // From the beginning: what has become known may change everything after it.
+            *self = Self::new(self.engine, self.review, self.phase, self.tier);
+            let wants = self.begin(facts);
+            if !wants.is_empty() {
+                return Evaluation::Needs(wants);
+            }
+            self.ready = true;
+        }
         let mut wants: Vec<Want> = Vec::new();
         let mut findings = Vec::new();
         for case in &self.cases {
-            match (&case.settled, facts.get(&case.want)) {
+            let answer = match facts.get(&case.want) {
+                Some(Fact::Verdict(answer)) => Some(answer),
+                _ => None,
+            };
+            match (&case.settled, answer) {
                 (None, Some(Some(verdict))) if case.unpinned && !verdict.outcome.is_undecided() => {
-                    let image = case.want.question.image.clone();
+                    let image = verdict.image.clone();
                     let refused = Verdict::because(image, Found::Refused, Code::NotPinned, NOT_PINNED);
                     findings.push(Finding::Known(refused));
                 }
                 (Some(verdict), _) | (None, Some(Some(verdict))) => {
                     findings.push(Finding::Known(verdict.clone()));
                 }
-                (None, Some(None)) => findings.push(Finding::Pending(case.want.question.clone())),
+                (None, Some(None)) => findings.extend(case.question().cloned().map(Finding::Pending)),
                 (None, None) if wants.contains(&case.want) => {}
                 (None, None) => wants.push(case.want.clone()),
             }
@@ -102,44 +122,267 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The rules that select the request as it came.
-    fn rules(&self) -> impl Iterator<Item = (&'a Policy, &'a Rule)> + use<'a> {
+    /// Everything that needs no verdict; what is lacking for it.
+    fn begin(&mut self, facts: &Facts) -> Vec<Want> {
+        let mut wants = Vec::new();
+        let deleted = self.review.operation == "DELETE" || self.review.object().is_null();
+        // What is far too much is not worked on: every rule that covers an image denies it.
+        let too_many = images::of_pod(self.review.object()).len() > MAX_WORKED_ON;
+        if self.phase == Phase::Mutate && !deleted && !too_many {
+            self.mutate(facts, &mut wants);
+            self.put_back();
+        }
+        self.names.mutated();
+        if self.phase == Phase::Validate && !too_many {
+            self.validate(facts, &mut wants);
+        }
+        if !deleted {
+            self.judge(facts, &mut wants);
+        }
+        wants.dedup();
+        wants
+    }
+
+    /// Every rule of every policy that speaks of the namespace, in order.
+    fn rules(&self) -> Vec<(&'a Policy, &'a Rule)> {
         let (engine, review) = (self.engine, self.review);
         let speaks =
             move |policy: &&Policy| policy.namespace.as_ref().is_none_or(|own| *own == review.namespace);
-        let rules = engine
-            .policies()
-            .iter()
-            .filter(speaks)
-            .flat_map(|policy| policy.rules.iter().map(move |rule| (policy, rule)));
-        rules.filter(move |(_, rule)| rule.select.selects(review) && !rule.exclude.selects(review))
+        let policies = engine.policies().iter().filter(speaks);
+        policies.flat_map(|policy| policy.rules.iter().map(move |rule| (policy, rule))).collect()
     }
 
-    fn mutate(&mut self) {
-        for (policy, rule) in self.rules() {
-            let Body::Mutate(steps) = &rule.body else { continue };
-            match patches(&mut self.names, rule, steps) {
-                Ok(patches) => {
-                    for patch in &patches {
-                        patch::merge(self.names.object_mut(), patch);
-                    }
-                }
-                Err(error) => self.mutation_failed(policy, rule, &error),
+    /// Whether a rule selects the request; what is lacking to say so.
+    fn selects(&self, rule: &Rule, facts: &Facts, wants: &mut Vec<Want>) -> bool {
+        let review = self.review;
+        let mut selects = |selector: &Selector, excludes| {
+            selector.selects(&Against { review, facts, excludes }).unwrap_or_else(|want| {
+                wants.push(want);
+                false
+            })
+        };
+        selects(&rule.select, false) && !selects(&rule.exclude, true)
+    }
+
+    /// Brings the context of a rule into scope and holds its preconditions and the exceptions.
+    fn enter(&mut self, policy: &Policy, rule: &Rule, facts: &Facts, wants: &mut Vec<Want>) -> Begun {
+        if !self.selects(rule, facts, wants) {
+            return if wants.is_empty() { Begun::Not } else { Begun::Lacking };
+        }
+        self.names.begin(&policy.name, &rule.name);
+        for entry in &rule.context {
+            match entry.load(&mut self.names, facts, wants, policy.namespace.as_deref()) {
+                Ok(()) => {}
+                Err(Error::Missing(_)) => return Begun::Lacking,
+                Err(error) => return Begun::Answered(Status::Error, format!("failed to load context: {error}")),
             }
-            self.names.set_element(None);
+        }
+        match rule.preconditions.hold(&self.names) {
+            Ok(true) => Begun::Ready,
+            Ok(false) => Begun::Answered(Status::Skip, "preconditions not met".to_owned()),
+            Err(Error::Missing(_)) => Begun::Lacking,
+            Err(error) => {
+                Begun::Answered(Status::Error, format!("failed to evaluate preconditions: {error}"))
+            }
         }
     }
 
+    /// The exceptions that speak of a rule and of this request.
+    fn exceptions(
+        &self,
+        policy: &Policy,
+        rule: &Rule,
+        facts: &Facts,
+        wants: &mut Vec<Want>,
+    ) -> Vec<&'a Exception> {
+        let mut found = Vec::new();
+        for exception in self.engine.exceptions() {
+            if !exception.speaks_of(&policy.name, &rule.name) || !exception.applies(self.review.now) {
+                continue;
+            }
+            let against = Against { review: self.review, facts, excludes: true };
+            match exception.select.selects(&against) {
+                Ok(true) if exception.conditions.hold(&self.names).unwrap_or(false) => found.push(exception),
+                Ok(_) => {}
+                Err(want) => wants.push(want),
+            }
+        }
+        found
+    }
+
+    fn respond(
+        &mut self,
+        (policy, rule, kind): (&Policy, &Rule, Kind),
+        (status, message): (Status, String),
+        enforce: bool,
+        denies: bool,
+    ) {
+        self.responses.push(Response {
+            policy: policy.name.clone(),
+            rule: rule.name.clone(),
+            kind,
+            status,
+            message,
+            enforce,
+            denies,
+            exceptions: Vec::new(),
+        });
+    }
+
+    fn mutate(&mut self, facts: &Facts, wants: &mut Vec<Want>) {
+        let mut over: Vec<&str> = Vec::new();
+        for (policy, rule) in self.rules() {
+            let Body::Mutate(steps) = &rule.body else { continue };
+            if policy.one && over.contains(&policy.name.as_str()) {
+                continue;
+            }
+            let about = (policy, rule, Kind::Mutation);
+            let answer = match self.enter(policy, rule, facts, wants) {
+                Begun::Not | Begun::Lacking => continue,
+                Begun::Answered(Status::Error, why) => Err(why),
+                Begun::Answered(status, why) => Ok((status, why)),
+                Begun::Ready => match self.exceptions(policy, rule, facts, wants).as_slice() {
+                    [] => match self.patch(steps, policy, facts, wants) {
+                        Err(Lacking) => continue,
+                        Ok(answer) => answer,
+                    },
+                    lifted => Ok((Status::Skip, lifted_by(lifted))),
+                },
+            };
+            match answer {
+                Ok((status, message)) => {
+                    if status != Status::Skip {
+                        over.push(&policy.name);
+                    }
+                    self.respond(about, (status, message), false, false);
+                }
+                Err(why) => {
+                    over.push(&policy.name);
+                    self.mutation_failed(policy, rule, &why);
+                }
+            }
+        }
+    }
+
+    /// What a rule makes of the object, which it leaves as it is now.
+    fn patch(
+        &mut self,
+        steps: &[Step],
+        policy: &Policy,
+        facts: &Facts,
+        wants: &mut Vec<Want>,
+    ) -> Result<Result<(Status, String), String>, Lacking> {
+        let own = policy.namespace.as_deref();
+        let mut scene = Scene { names: &mut self.names, facts, wants, own, left: MAX_ELEMENTS };
+        Ok(match mutate::apply(steps, &mut scene)? {
+            Ok(Some(object)) => {
+                *self.names.object_mut() = object;
+                let place = &self.review.namespace;
+                let place = if place.is_empty() { String::new() } else { format!(" in namespace {place}") };
+                let shown = format!("{}/{}", self.review.kind, self.review.object_name());
+                Ok((Status::Pass, format!("mutated {shown}{place}")))
+            }
+            Ok(None) => Ok((Status::Skip, "no patches applied".to_owned())),
+            Err(error) => Err(error.to_string()),
+        })
+    }
+
     /// A mutate rule is never Enforce or Audit: the policy's failurePolicy says what an error means.
-    fn mutation_failed(&mut self, policy: &Policy, rule: &Rule, error: &Error) {
+    fn mutation_failed(&mut self, policy: &Policy, rule: &Rule, why: &str) {
         let message = format!(
-            "mutation policy {} error: failed to apply policy {} rules [{}: {error}]",
+            "mutation policy {} error: failed to apply policy {} rules [{}: {why}]",
             policy.name, policy.name, rule.name
         );
         let lenient = policy.failure_policy == FailurePolicy::Ignore
             || self.tier == Tier::Ignore
             || !self.engine.enforces(true);
+        self.respond((policy, rule, Kind::Mutation), (Status::Error, why.to_owned()), false, !lenient);
         if lenient { self.warnings.push(message) } else { self.denials.push(message) }
+    }
+
+    fn validate(&mut self, facts: &Facts, wants: &mut Vec<Want>) {
+        let mut over: Vec<&str> = Vec::new();
+        let before = self.responses.len();
+        for (policy, rule) in self.rules() {
+            let Body::Validate(own) = &rule.body else { continue };
+            let deleted = self.review.operation == "DELETE";
+            if !policy.admission && self.review.given.is_none()
+                || (policy.one && over.contains(&policy.name.as_str()))
+                || (deleted && own.is_of_object())
+            {
+                continue;
+            }
+            let answer = match self.enter(policy, rule, facts, wants) {
+                Begun::Not | Begun::Lacking => continue,
+                Begun::Answered(status, why) => Ok((status, why)),
+                Begun::Ready => self.hold(own, policy, rule, facts, wants),
+            };
+            let Ok((status, message)) = answer else { continue };
+            if status != Status::Skip {
+                over.push(&policy.name);
+            }
+            let action = own.action.of(&self.review.namespace).or(policy.action.of(&self.review.namespace));
+            let enforce = self.engine.enforces(action.unwrap_or(false));
+            let denies = self.tier == Tier::Fail
+                && match status {
+                    Status::Fail => enforce,
+                    Status::Error => enforce && policy.failure_policy == FailurePolicy::Fail,
+                    Status::Pass | Status::Skip => false,
+                };
+            if !denies && (policy.emit_warning || enforce) && matches!(status, Status::Fail | Status::Error) {
+                self.warnings.push(format!("policy {}.{}: {message}", policy.name, rule.name));
+            }
+            self.respond((policy, rule, Kind::Validation), (status, message), enforce, denies);
+        }
+        let denied: Vec<&Response> =
+            self.responses[before..].iter().filter(|response| response.denies).collect();
+        if !denied.is_empty() {
+            self.denials.push(respond::blocked(&self.review.shown(), &denied));
+        }
+    }
+
+    /// Holds the object against a rule; one that was as wrong before may stay so.
+    fn hold(
+        &mut self,
+        own: &Validate,
+        policy: &Policy,
+        rule: &Rule,
+        facts: &Facts,
+        wants: &mut Vec<Want>,
+    ) -> Result<(Status, String), Lacking> {
+        let lifted = self.exceptions(policy, rule, facts, wants);
+        if let Some(whole) = lifted.iter().find(|exception| exception.pod_security.is_empty()) {
+            return Ok((Status::Skip, lifted_by(&[*whole])));
+        }
+        let place = policy.namespace.as_deref();
+        let names = &mut self.names;
+        let mut answer = |names: &mut Names<'a>, controls: &[Exclude]| {
+            let mut scene = Scene { names, facts, wants, own: place, left: MAX_ELEMENTS };
+            own.answer(&rule.name, &mut scene, controls)
+        };
+        let found = answer(names, &[])?;
+        if found.0 != Status::Fail {
+            return Ok(found);
+        }
+        // Each exception by itself: two do not lift together what neither lifts.
+        for exception in &lifted {
+            if answer(names, &exception.pod_security)?.0 == Status::Pass {
+                return Ok((Status::Skip, lifted_by(&[*exception])));
+            }
+        }
+        if own.allow_existing && self.review.operation == "UPDATE" {
+            let Some(old) = self.review.old() else { return Ok(found) };
+            let mut request = names.request().clone();
+            request["object"] = old.clone();
+            let now = names.swap_request(request);
+            let before = answer(names, &[]);
+            names.swap_request(now);
+            if before?.0 == Status::Fail {
+                let why = "skipping the rule evaluation as pre-existing violations are allowed";
+                return Ok((Status::Skip, why.to_owned()));
+            }
+        }
+        Ok(found)
     }
 
     /// On UPDATE, what the request did not change is not changed here either, and a name and tag
@@ -170,87 +413,133 @@ impl<'a> Run<'a> {
     }
 
     /// Finds the cases.
-    fn judge(&mut self) {
-        let stored = self.review.old().map(images::of_pod).unwrap_or_default();
-        let written = images::of_pod(self.review.object());
-        let images = if self.review.kind == "Pod" { images::of_pod(self.names.object()) } else { vec![] };
-        let too_many = images.len() > MAX_IMAGES;
-        let images: Vec<Image<'_>> = images.into_iter().take(MAX_WORKED_ON).collect();
-        let written: Vec<Image<'_>> = written.into_iter().take(MAX_WORKED_ON).collect();
-        let unchanged =
-            |image: &Image<'_>| stored.iter().any(|old| old.is_at(image) && old.image == image.image);
-        let new: Vec<Image<'_>> = images.into_iter().filter(|image| !unchanged(image)).collect();
-        // Each parsed once, whatever the number of rules.
-        let parsed: Vec<_> = new
-            .iter()
-            .map(|image| {
-                let origin = written.iter().find(|written| written.is_at(image));
-                let written = origin.map_or(image.image, |origin| origin.image);
-                (image, written, Reference::parse(image.image).map(Reference::with_default_tag))
-            })
-            .collect();
-        let (mut denials, mut warnings, mut cases) = (Vec::new(), Vec::new(), Vec::new());
+    fn judge(&mut self, facts: &Facts, wants: &mut Vec<Want>) {
+        let images = self.new_images();
+        let too_many = self.review.kind == "Pod" && images::of_pod(self.names.object()).len() > MAX_IMAGES;
         for (policy, rule) in self.rules() {
             match &rule.body {
-                Body::Mutate(_) => {}
-                Body::Refused { enforce, images_only, refusal } => {
-                    if *images_only && new.is_empty() && self.review.operation == "UPDATE" {
+                Body::Mutate(_) | Body::Validate(_) => {}
+                Body::Refused { images_only, .. }
+                    if *images_only && images.is_empty() && self.review.operation == "UPDATE" => {}
+                Body::Refused { enforce, refusal, .. } => {
+                    if !self.selects(rule, facts, wants) {
                         continue;
                     }
                     let message =
                         format!("rule {}/{} could not be loaded: {refusal}", policy.name, rule.name);
-                    if self.engine.enforces(*enforce) && self.tier == Tier::Fail {
-                        denials.push(message);
+                    let denies = self.engine.enforces(*enforce) && self.tier == Tier::Fail;
+                    let about = (policy, rule, Kind::Validation);
+                    self.respond(about, (Status::Error, refusal.to_string()), *enforce, denies);
+                    if denies {
+                        self.denials.push(message);
                     } else if *enforce {
-                        warnings.push(message);
+                        self.warnings.push(message);
                     }
                 }
                 // An UPDATE that changes no image is never denied by image rules.
-                Body::Verify(_) if new.is_empty() => {}
+                Body::Verify(_) if images.is_empty() => {}
                 Body::Verify(entries) => {
-                    match rule.preconditions.hold(&self.names) {
-                        Ok(true) => {}
-                        Ok(false) => continue,
-                        Err(error) => {
-                            let (policy, rule) = (&policy.name, &rule.name);
-                            let enforces = entries.iter().any(|entry| self.engine.enforces(entry.enforce));
+                    let enforces = entries.iter().any(|entry| self.enforces(policy, entry));
+                    let about = (policy, rule, Kind::ImageVerify);
+                    match self.enter(policy, rule, facts, wants) {
+                        Begun::Not | Begun::Lacking => continue,
+                        Begun::Answered(Status::Error, why) => {
                             let deny = enforces && self.tier == Tier::Fail;
-                            let told = if deny { &mut denials } else { &mut warnings };
-                            told.push(format!("{policy}/{rule}: failed to evaluate preconditions: {error}"));
+                            let told = if deny { &mut self.denials } else { &mut self.warnings };
+                            told.push(format!("{}/{}: {why}", policy.name, rule.name));
+                            self.respond(about, (Status::Error, why), enforces, deny);
                             continue;
                         }
-                    }
-                    for (image, written, reference) in &parsed {
-                        for entry in entries {
-                            let enforce = self.engine.enforces(entry.enforce);
-                            match reference {
-                                Ok(reference) if !self.covers(entry, image.image, reference) => {}
-                                Ok(reference) => cases.push(self.case(
-                                    (policy, rule, entry),
-                                    image.pointer(),
-                                    written,
-                                    reference,
-                                    too_many,
-                                )),
-                                // Nobody can say which pattern it would match: any that is there covers it.
-                                Err(error) => {
-                                    let shown: String = image.image.chars().take(200).collect();
-                                    let (policy, rule) = (&policy.name, &rule.name);
-                                    let told = if enforce { &mut denials } else { &mut warnings };
-                                    told.push(format!(
-                                        "image `{shown}` was denied by {policy}/{rule}: {error} [{}]",
-                                        Code::BadReference
-                                    ));
-                                }
-                            }
+                        Begun::Answered(status, why) => {
+                            self.respond(about, (status, why), enforces, false);
+                            continue;
                         }
+                        Begun::Ready => {}
+                    }
+                    let lifted = self.lifting_exceptions(policy, rule, facts, wants);
+                    if !lifted.is_empty() {
+                        let why = lifted_by(&lifted);
+                        self.respond(about, (Status::Skip, why), enforces, false);
+                        continue;
+                    }
+                    self.cases_of((policy, rule), entries, &images, too_many);
+                }
+            }
+        }
+    }
+
+    /// The images that the request brings, as they will be stored; each parsed once.
+    fn new_images(&self) -> Vec<New> {
+        let stored = self.review.old().map(images::of_pod).unwrap_or_default();
+        let written: Vec<Image<'_>> =
+            images::of_pod(self.review.object()).into_iter().take(MAX_WORKED_ON).collect();
+        let images = if self.review.kind == "Pod" { images::of_pod(self.names.object()) } else { vec![] };
+        let unchanged =
+            |image: &Image<'_>| stored.iter().any(|old| old.is_at(image) && old.image == image.image);
+        let new = images.into_iter().take(MAX_WORKED_ON).filter(|image| !unchanged(image));
+        new.map(|image| {
+            let origin = written.iter().find(|written| written.is_at(&image));
+            New {
+                pointer: image.pointer(),
+                written: origin.map_or(image.image, |origin| origin.image).to_owned(),
+                reference: Reference::parse(image.image).map(Reference::with_default_tag),
+                image: image.image.to_owned(),
+            }
+        })
+        .collect()
+    }
+
+    /// The exceptions that lift image verification: where the site is strict, not one that a pod's
+    /// author could give to himself.
+    fn lifting_exceptions(
+        &self,
+        policy: &Policy,
+        rule: &Rule,
+        facts: &Facts,
+        wants: &mut Vec<Want>,
+    ) -> Vec<&'a Exception> {
+        let mut lifted = self.exceptions(policy, rule, facts, wants);
+        let strict = self.engine.site().exceptions == ExceptionMode::Strict;
+        lifted.retain(|exception| exception.pod_security.is_empty() && (!strict || exception.is_bound()));
+        lifted
+    }
+
+    fn enforces(&self, policy: &Policy, entry: &Verify) -> bool {
+        self.engine.enforces(entry.enforces(policy, &self.review.namespace))
+    }
+
+    fn cases_of(
+        &mut self,
+        (policy, rule): (&'a Policy, &'a Rule),
+        entries: &'a [Verify],
+        images: &[New],
+        too_many: bool,
+    ) {
+        for image in images {
+            for entry in entries {
+                match &image.reference {
+                    Ok(reference) if !self.covers(entry, &image.image, reference) => {}
+                    Ok(reference) => {
+                        let case = self.case((policy, rule, entry), image, reference, too_many);
+                        self.cases.push(case);
+                    }
+                    // Nobody can say which pattern it would match: any that is there covers it.
+                    Err(error) => {
+                        let shown: String = image.image.chars().take(200).collect();
+                        let message = format!(
+                            "image `{shown}` was denied by {}/{}: {error} [{}]",
+                            policy.name,
+                            rule.name,
+                            Code::BadReference
+                        );
+                        let enforce = self.enforces(policy, entry);
+                        let told = if enforce { &mut self.denials } else { &mut self.warnings };
+                        told.push(message.clone());
+                        self.respond((policy, rule, Kind::ImageVerify), (Status::Error, message), enforce, enforce);
                     }
                 }
             }
         }
-        self.denials.extend(denials);
-        self.warnings.extend(warnings);
-        self.cases = cases;
     }
 
     /// The image as its node asks for it: a node's scoped rules send one that keeps its name to
@@ -284,13 +573,12 @@ impl<'a> Run<'a> {
     fn case(
         &self,
         (policy, rule, entry): (&'a Policy, &'a Rule, &'a Verify),
-        pointer: String,
-        written: &str,
+        image: &New,
         reference: &Reference,
         too_many: bool,
     ) -> Case<'a> {
         let site = self.engine.site();
-        let enforce = self.engine.enforces(entry.enforce);
+        let enforce = self.enforces(policy, entry);
         let asked = self.asked(reference);
         let refused = |code, why: &str| Some(Verdict::because(asked.clone(), Found::Refused, code, why));
         let unpinned = self.phase == Phase::Validate
@@ -313,8 +601,9 @@ impl<'a> Run<'a> {
             any_age: self.tier == Tier::Ignore,
             pull_secrets: self.pull_secrets(),
         };
-        let want = Want { question, wait: enforce };
-        let (reference, written) = (reference.clone(), written.to_owned());
+        let want = Want::Verdict { question, wait: enforce };
+        let (reference, written, pointer) =
+            (reference.clone(), image.written.clone(), image.pointer.clone());
         Case { policy, rule, entry, enforce, pointer, written, reference, want, settled, unpinned }
     }
 
@@ -324,6 +613,7 @@ impl<'a> Run<'a> {
             denials: std::mem::take(&mut self.denials),
             warnings: std::mem::take(&mut self.warnings),
             results: Vec::with_capacity(findings.len()),
+            responses: std::mem::take(&mut self.responses),
         };
         let mut pins: BTreeMap<String, String> = BTreeMap::new();
         for (case, finding) in std::mem::take(&mut self.cases).into_iter().zip(findings) {
@@ -337,6 +627,7 @@ impl<'a> Run<'a> {
                     pins.insert(case.pointer, pin);
                 }
             }
+            outcome.responses.extend(self.response(&case, &finding, decision));
             outcome.results.push(RuleResult {
                 policy: case.policy.name.clone(),
                 rule: case.rule.name.clone(),
@@ -357,10 +648,35 @@ impl<'a> Run<'a> {
         outcome
     }
 
+    /// What the rule says of the image.
+    #[expect(clippy::unused_self, reason = "reads like its neighbours")]
+    fn response(&self, case: &Case<'_>, finding: &Finding, decision: Decision) -> Option<Response> {
+        let verdict = finding.verdict()?;
+        let image = &verdict.image;
+        let (status, message) = match &verdict.outcome {
+            Found::Verified(_) => (Status::Pass, format!("verified image signatures for {image}")),
+            Found::NotCovered | Found::Excepted => (Status::Skip, text::summary(verdict)),
+            Found::Refused | Found::Undecided | Found::Forbidden => {
+                (Status::Error, format!("failed to verify image {image}: {}", text::summary(verdict)))
+            }
+            _ => (Status::Fail, format!("failed to verify image {image}: {}", text::summary(verdict))),
+        };
+        Some(Response {
+            policy: case.policy.name.clone(),
+            rule: case.rule.name.clone(),
+            kind: Kind::ImageVerify,
+            status,
+            message,
+            enforce: case.enforce,
+            denies: decision == Decision::Deny,
+            exceptions: Vec::new(),
+        })
+    }
+
     /// What whoever made the request is told.
     #[expect(clippy::unused_self, reason = "reads like its neighbours")]
     fn tell(&self, case: &Case<'_>, verdict: &Verdict, decision: Decision, outcome: &mut Outcome) {
-        let (policy, rule, image) = (&case.policy.name, &case.rule.name, &case.want.question.image);
+        let (policy, rule, image) = (&case.policy.name, &case.rule.name, &verdict.image);
         if decision == Decision::Deny {
             outcome.denials.push(text::denial(verdict, &case.written, policy, rule));
         } else if case.enforce && verdict.proof().is_none() {
@@ -392,34 +708,27 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The patches of a mutate rule, all of them before any is applied: a rule that fails changes nothing.
-fn patches(names: &mut Names<'_>, rule: &Rule, steps: &[Step]) -> Result<Vec<Value>, Error> {
-    let mut patches = Vec::new();
-    if !rule.preconditions.hold(names)? {
-        return Ok(patches);
-    }
-    for step in steps {
-        let Some(list) = &step.list else {
-            if step.preconditions.hold(names)? {
-                patches.push(step.patch.fill(names)?);
-            }
-            continue;
-        };
-        let elements = match list.evaluate(names)?.into_owned() {
-            Value::Array(elements) => elements,
-            Value::Null => Vec::new(),
-            other => vec![other],
-        };
-        // Descending, as upstream does it for strategic merges.
-        for (index, element) in
-            elements.into_iter().enumerate().rev().filter(|(_, element)| !element.is_null())
-        {
-            names.set_element(Some((element, index)));
-            if step.preconditions.hold(names)? {
-                patches.push(step.patch.fill(names)?);
-            }
+impl Case<'_> {
+    fn question(&self) -> Option<&Question> {
+        match &self.want {
+            Want::Verdict { question, .. } => Some(question),
+            _ => None,
         }
-        names.set_element(None);
     }
-    Ok(patches)
+}
+
+/// An image that a request brings.
+struct New {
+    pointer: String,
+    /// As the request has it.
+    written: String,
+    /// As it will be stored, save for the pin.
+    image: String,
+    reference: Result<Reference, ParseError>,
+}
+
+/// The words for exceptions that lift a rule.
+fn lifted_by(exceptions: &[&Exception]) -> String {
+    let names: Vec<&str> = exceptions.iter().map(|exception| exception.name.as_str()).collect();
+    format!("rule is skipped due to policy exceptions{}", names.join(", "))
 }

@@ -4,7 +4,9 @@ use countersign_reference::wildcard_match;
 use serde_json::Value;
 
 use crate::Review;
+use crate::engine::{Fact, Facts, Want};
 use crate::fields::{Fields, Notes};
+use crate::kinds::KindPattern;
 
 /// Which requests a rule speaks of.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -16,12 +18,48 @@ pub(crate) struct Selector {
 /// AND over its attributes, OR within each list.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Block {
-    kinds: Vec<String>,
+    kinds: Vec<KindPattern>,
     names: Vec<String>,
     namespaces: Vec<String>,
     operations: Vec<String>,
-    labels: Vec<(String, String)>,
+    annotations: Vec<(String, String)>,
+    labels: Option<LabelSelector>,
+    namespace_labels: Option<LabelSelector>,
+    who: Vec<Who>,
 }
+
+/// Who makes a request: one of the list has to.
+#[derive(Clone, Debug, PartialEq)]
+enum Who {
+    Subjects(Vec<(String, String, String)>),
+    Roles(&'static str, Vec<String>),
+}
+
+/// A label selector, with wildcards in keys and values of `matchLabels`.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct LabelSelector {
+    labels: Vec<(String, String)>,
+    expressions: Vec<(String, Operator, Vec<String>)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Operator {
+    In,
+    NotIn,
+    Exists,
+    DoesNotExist,
+}
+
+/// What a selector is held against.
+pub(crate) struct Against<'a> {
+    pub(crate) review: &'a Review,
+    pub(crate) facts: &'a Facts,
+    /// Whether what it asks of users counts where nobody says who it is.
+    pub(crate) excludes: bool,
+}
+
+/// What has to be known first.
+pub(crate) type Selected = Result<bool, Want>;
 
 impl Selector {
     pub(crate) fn read(value: Option<&Value>, path: &str, notes: &mut Notes) -> Self {
@@ -32,24 +70,21 @@ impl Selector {
             for (index, block) in fields.list(name, notes).iter().enumerate() {
                 let path = format!("{path}.{name}[{index}]");
                 let mut filter = Fields::of(block, &path, notes);
-                filter.not_yet(&["subjects", "roles", "clusterRoles"], notes);
-                blocks.push(Block::read(filter.take("resources"), &format!("{path}.resources"), notes));
+                blocks.extend(Block::read(&mut filter, &path, notes));
                 filter.finish(notes);
             }
         }
-        if let Some(resources) = fields.take("resources") {
-            selector.all.push(Block::read(Some(resources), &format!("{path}.resources"), notes));
+        let legacy = ["resources", "subjects", "roles", "clusterRoles"];
+        if legacy.iter().any(|name| value.get(name).is_some_and(|value| !value.is_null())) {
+            selector.all.extend(Block::read(&mut fields, path, notes));
         }
-        fields.not_yet(&["subjects", "roles", "clusterRoles"], notes);
         fields.finish(notes);
         selector
     }
 
     /// Whether a pod could be selected, in some namespace.
     pub(crate) fn speaks_of_pods(&self) -> bool {
-        let pods = |block: &Block| {
-            block.kinds.is_empty() || block.kinds.iter().any(|pattern| kind_matches(pattern, "Pod"))
-        };
+        let pods = |block: &Block| block.speaks_of("Pod");
         (self.any.is_empty() || self.any.iter().any(pods)) && self.all.iter().all(pods)
     }
 
@@ -57,90 +92,204 @@ impl Selector {
         self.any.is_empty() && self.all.is_empty()
     }
 
-    pub(crate) fn selects(&self, review: &Review) -> bool {
-        !self.is_empty()
-            && (self.any.is_empty() || self.any.iter().any(|block| block.selects(review)))
-            && self.all.iter().all(|block| block.selects(review))
+    pub(crate) fn selects(&self, against: &Against<'_>) -> Selected {
+        if self.is_empty() {
+            return Ok(false);
+        }
+        let mut any = self.any.is_empty();
+        for block in &self.any {
+            any = any || block.selects(against)?;
+        }
+        let mut all = any;
+        for block in &self.all {
+            all = all && block.selects(against)?;
+        }
+        Ok(all)
     }
 
     /// Whether a request of this kind in this namespace could be selected, whatever its content.
     pub(crate) fn could_select(&self, kind: &str, namespace: &str) -> bool {
-        let could = |block: &Block| block.could(kind, namespace);
+        let could = |block: &Block| block.speaks_of(kind) && block.is_in(namespace);
         !self.is_empty() && (self.any.is_empty() || self.any.iter().any(could)) && self.all.iter().all(could)
+    }
+
+    /// Whether each block is for namespaces that somebody has named: an author of pods chooses neither
+    /// the namespaces that he may write to nor who he is, and everything else.
+    pub(crate) fn is_bound(&self) -> bool {
+        let bound = |block: &Block| {
+            let open = |pattern: &String| pattern.chars().all(|c| c == '*' || c == '?');
+            !block.who.is_empty() || (!block.namespaces.is_empty() && !block.namespaces.iter().any(open))
+        };
+        (!self.any.is_empty() && self.any.iter().all(bound)) || self.all.iter().any(bound)
     }
 }
 
 impl Block {
-    fn read(value: Option<&Value>, path: &str, notes: &mut Notes) -> Self {
-        let Some(value) = value else {
-            notes.refuse(path, "expected a resource description");
-            return Self::default();
-        };
-        let mut fields = Fields::of(value, path, notes);
-        let mut names = fields.texts("names", notes);
-        names.extend(fields.text("name", notes).map(ToOwned::to_owned));
-        let mut block = Self {
-            kinds: fields.texts("kinds", notes),
-            names,
-            namespaces: fields.texts("namespaces", notes),
-            operations: fields.texts("operations", notes),
-            labels: Vec::new(),
-        };
-        if let Some(selector) = fields.take("selector") {
-            let mut selector = Fields::of(selector, &format!("{path}.selector"), notes);
-            block.labels = selector.strings("matchLabels", notes);
-            selector.not_yet(&["matchExpressions"], notes);
-            selector.finish(notes);
+    fn read(fields: &mut Fields<'_>, path: &str, notes: &mut Notes) -> Option<Self> {
+        let mut block = Self::default();
+        if let Some(resources) = fields.take("resources") {
+            block.read_resources(resources, &format!("{path}.resources"), notes);
         }
-        fields.not_yet(&["annotations", "namespaceSelector"], notes);
-        fields.finish(notes);
-        for kind in block.kinds.iter().filter(|kind| !is_whole_kind(kind)) {
-            notes.refuse(&format!("{path}.kinds"), format!("`{kind}`: subresources are not told apart yet"));
+        let subjects = fields.list("subjects", notes);
+        if !subjects.is_empty() {
+            let mut read = Vec::new();
+            for (index, subject) in subjects.iter().enumerate() {
+                let path = format!("{path}.subjects[{index}]");
+                let mut subject = Fields::of(subject, &path, notes);
+                subject.take("apiGroup");
+                let mut text = |name| subject.text(name, notes).unwrap_or_default().to_owned();
+                read.push((text("kind"), text("name"), text("namespace")));
+                subject.finish(notes);
+            }
+            block.who.push(Who::Subjects(read));
+        }
+        for name in ["roles", "clusterRoles"] {
+            let roles = fields.texts(name, notes);
+            if !roles.is_empty() {
+                block.who.push(Who::Roles(name, roles));
+            }
         }
         if block == Self::default() {
             notes.refuse(path, "selects nothing in particular: name kinds, names, namespaces or labels");
         }
-        block
+        Some(block)
     }
 
-    fn selects(&self, review: &Review) -> bool {
+    fn read_resources(&mut self, value: &Value, path: &str, notes: &mut Notes) {
+        let mut fields = Fields::of(value, path, notes);
+        self.names = fields.texts("names", notes);
+        self.names.extend(fields.text("name", notes).map(ToOwned::to_owned));
+        for kind in fields.texts("kinds", notes) {
+            match KindPattern::parse(&kind) {
+                Some(pattern) => self.kinds.push(pattern),
+                None => notes.refuse(&format!("{path}.kinds"), format!("`{kind}` is no kind")),
+            }
+        }
+        self.namespaces = fields.texts("namespaces", notes);
+        self.operations = fields.texts("operations", notes);
+        self.annotations = fields.strings("annotations", notes);
+        self.labels = LabelSelector::read(fields.take("selector"), &format!("{path}.selector"), notes);
+        let path = format!("{path}.namespaceSelector");
+        self.namespace_labels = LabelSelector::read(fields.take("namespaceSelector"), &path, notes);
+        fields.finish(notes);
+    }
+
+    fn selects(&self, against: &Against<'_>) -> Selected {
+        let review = against.review;
         let name = review.object_name();
-        let labels = review.current()["metadata"]["labels"].as_object();
-        let labelled = |(key, value): &(String, String)| {
-            labels.is_some_and(|labels| {
-                labels.iter().any(|(k, v)| {
-                    wildcard_match(key, k) && v.as_str().is_some_and(|v| wildcard_match(value, v))
-                })
-            })
-        };
-        self.could(&review.kind, &review.namespace)
-            && (self.names.is_empty() || self.names.iter().any(|pattern| wildcard_match(pattern, name)))
+        let metadata = &review.current()["metadata"];
+        let any = |patterns: &[String], text: &str| patterns.iter().any(|pattern| wildcard_match(pattern, text));
+        let holds = (self.kinds.is_empty() || self.kinds.iter().any(|kind| kind.matches(&review.request)))
+            && (self.names.is_empty() || any(&self.names, name))
+            && (self.namespaces.is_empty() || any(&self.namespaces, place(review)))
             && (self.operations.is_empty() || self.operations.contains(&review.operation))
-            && self.labels.iter().all(labelled)
+            && self.annotations.iter().all(|wanted| has(&metadata["annotations"], wanted))
+            && self.labels.as_ref().is_none_or(|selector| selector.selects(&metadata["labels"]))
+            && self.who.iter().all(|who| who.is_by(review, against.excludes));
+        match &self.namespace_labels {
+            Some(selector) if holds && review.kind != "Namespace" && !review.namespace.is_empty() => {
+                let want = Want::Namespace { name: review.namespace.clone() };
+                match against.facts.get(&want) {
+                    Some(Fact::Value(Ok(labels))) => Ok(selector.selects(labels)),
+                    // Who cannot say is not a reason to leave a rule out.
+                    Some(_) => Ok(!against.excludes),
+                    None => Err(want),
+                }
+            }
+            _ => Ok(holds),
+        }
     }
 
-    fn could(&self, kind: &str, namespace: &str) -> bool {
-        (self.kinds.is_empty() || self.kinds.iter().any(|pattern| kind_matches(pattern, kind)))
-            && (self.namespaces.is_empty()
-                || self.namespaces.iter().any(|pattern| wildcard_match(pattern, namespace)))
+    fn speaks_of(&self, kind: &str) -> bool {
+        self.kinds.is_empty() || self.kinds.iter().any(|pattern| pattern.names(kind))
+    }
+
+    fn is_in(&self, namespace: &str) -> bool {
+        self.namespaces.is_empty() || self.namespaces.iter().any(|pattern| wildcard_match(pattern, namespace))
     }
 }
 
-/// Whether a pattern speaks of a kind rather than of one of its subresources; what is added to a
-/// pod later comes with the pod.
-fn is_whole_kind(pattern: &str) -> bool {
-    let parts: Vec<&str> = pattern.split('/').collect();
-    let upper = |part: &str| part.chars().next().is_some_and(char::is_uppercase);
-    match parts.as_slice() {
-        [.., "Pod", "ephemeralcontainers"] => true,
-        [.., kind, "*"] if upper(kind) => false,
-        [.., last] => !last.contains('.') && (upper(last) || last.starts_with('*')),
-        [] => false,
+/// The namespace of an object; of a Namespace its own name.
+fn place(review: &Review) -> &str {
+    if review.kind == "Namespace" { review.object_name() } else { &review.namespace }
+}
+
+/// Whether a map has an entry that matches, in key and value.
+fn has(map: &Value, (key, value): &(String, String)) -> bool {
+    map.as_object().is_some_and(|entries| {
+        entries.iter().any(|(k, v)| wildcard_match(key, k) && v.as_str().is_some_and(|v| wildcard_match(value, v)))
+    })
+}
+
+impl Who {
+    /// Whether it is one of these. Where nobody says who makes a request, `match` asks for nobody, and
+    /// `exclude` excludes nobody.
+    fn is_by(&self, review: &Review, excludes: bool) -> bool {
+        let user = &review.request["userInfo"];
+        if user["username"].as_str().unwrap_or_default().is_empty() && review.request["roles"].is_null() {
+            return !excludes;
+        }
+        match self {
+            Self::Subjects(subjects) => subjects.iter().any(|(kind, name, namespace)| {
+                let username = user["username"].as_str().unwrap_or_default();
+                match kind.as_str() {
+                    "ServiceAccount" => wildcard_match(&format!("system:serviceaccount:{namespace}:{name}"), username),
+                    "User" => wildcard_match(name, username),
+                    "Group" => {
+                        let groups = user["groups"].as_array().into_iter().flatten();
+                        groups.filter_map(Value::as_str).any(|group| wildcard_match(name, group))
+                    }
+                    _ => false,
+                }
+            }),
+            Self::Roles(field, roles) => {
+                let has = review.request[*field].as_array().into_iter().flatten();
+                has.filter_map(Value::as_str)
+                    .any(|own| roles.iter().any(|role| wildcard_match(role, own)))
+            }
+        }
     }
 }
 
-/// `Pod`, `v1/Pod`, `*`, `*/*`; `Pod` also stands for `pods/ephemeralcontainers`.
-fn kind_matches(pattern: &str, kind: &str) -> bool {
-    let last = pattern.split('/').rfind(|part| !part.chars().next().is_some_and(char::is_lowercase));
-    last.is_some_and(|last| wildcard_match(last, kind))
+impl LabelSelector {
+    fn read(value: Option<&Value>, path: &str, notes: &mut Notes) -> Option<Self> {
+        let mut fields = Fields::of(value?, path, notes);
+        let mut selector = Self { labels: fields.strings("matchLabels", notes), expressions: Vec::new() };
+        for (index, expression) in fields.list("matchExpressions", notes).iter().enumerate() {
+            let path = format!("{path}.matchExpressions[{index}]");
+            let mut expression = Fields::of(expression, &path, notes);
+            let key = expression.text("key", notes).unwrap_or_default().to_owned();
+            let operator = match expression.text("operator", notes) {
+                Some("In") => Some(Operator::In),
+                Some("NotIn") => Some(Operator::NotIn),
+                Some("Exists") => Some(Operator::Exists),
+                Some("DoesNotExist") => Some(Operator::DoesNotExist),
+                other => {
+                    let other = other.unwrap_or_default();
+                    let wanted = "`In`, `NotIn`, `Exists` or `DoesNotExist`";
+                    notes.refuse(&format!("{path}.operator"), format!("`{other}` is not {wanted}"));
+                    None
+                }
+            };
+            let values = expression.texts("values", notes);
+            expression.finish(notes);
+            selector.expressions.extend(operator.map(|operator| (key, operator, values)));
+        }
+        fields.finish(notes);
+        Some(selector)
+    }
+
+    fn selects(&self, labels: &Value) -> bool {
+        let holds = |(key, operator, values): &(String, Operator, Vec<String>)| {
+            let value = labels[key].as_str();
+            let inside = value.is_some_and(|value| values.iter().any(|wanted| wanted == value));
+            match operator {
+                Operator::In => inside,
+                Operator::NotIn => !inside,
+                Operator::Exists => value.is_some(),
+                Operator::DoesNotExist => value.is_none(),
+            }
+        };
+        self.labels.iter().all(|wanted| has(labels, wanted)) && self.expressions.iter().all(holds)
+    }
 }

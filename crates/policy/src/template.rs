@@ -54,6 +54,14 @@ impl Template {
         }
     }
 
+    /// As it was written, where it is a text.
+    pub(crate) fn written(&self) -> String {
+        match self {
+            Self::Fixed(Value::String(text)) | Self::Text(text) => text.clone(),
+            _ => String::new(),
+        }
+    }
+
     /// The value with every variable filled in.
     pub(crate) fn fill(&self, scope: &dyn Scope) -> Result<Value, Error> {
         Ok(match self {

@@ -1,0 +1,80 @@
+//! Whether a rule enforces: its own word, the policy's overrides, the policy's word.
+
+use countersign_reference::wildcard_match;
+use serde_json::Value;
+
+use crate::fields::{Fields, Notes};
+
+/// `failureAction` with its overrides, each for some namespaces.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Action {
+    /// `None`: somebody else's word counts.
+    own: Option<bool>,
+    overrides: Vec<Override>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Override {
+    enforce: bool,
+    /// All, where there is none.
+    namespaces: Vec<String>,
+}
+
+impl Action {
+    /// Reads the two fields of a policy or a rule.
+    pub(crate) fn read(
+        fields: &mut Fields<'_>,
+        (word, overrides): (&'static str, &'static str),
+        notes: &mut Notes,
+    ) -> Self {
+        let path = fields.path_of(word);
+        let own = word_of(fields.text(word, notes), &path, notes);
+        let mut found = Vec::new();
+        let path = fields.path_of(overrides);
+        for (index, value) in fields.list(overrides, notes).iter().enumerate() {
+            let path = format!("{path}[{index}]");
+            let mut entry = Fields::of(value, &path, notes);
+            let action = word_of(entry.text("action", notes), &format!("{path}.action"), notes);
+            let namespaces = entry.texts("namespaces", notes);
+            entry.not_yet(&["namespaceSelector"], notes);
+            entry.finish(notes);
+            found.extend(action.map(|enforce| Override { enforce, namespaces }));
+        }
+        Self { own, overrides: found }
+    }
+
+    /// What it says for this namespace; the first override that speaks of it counts.
+    pub(crate) fn of(&self, namespace: &str) -> Option<bool> {
+        let speaks = |entry: &&Override| {
+            entry.namespaces.is_empty()
+                || entry.namespaces.iter().any(|pattern| wildcard_match(pattern, namespace))
+        };
+        self.overrides.iter().find(speaks).map(|entry| entry.enforce).or(self.own)
+    }
+
+    /// Whether it enforces in some namespace.
+    pub(crate) fn somewhere(&self) -> Option<bool> {
+        let any = self.overrides.iter().any(|entry| entry.enforce);
+        if any { Some(true) } else { self.own.or((!self.overrides.is_empty()).then_some(false)) }
+    }
+}
+
+/// `Enforce` or `Audit`; what cannot be read is not a reason to let go.
+pub(crate) fn word_of(text: Option<&str>, path: &str, notes: &mut Notes) -> Option<bool> {
+    match text?.to_ascii_lowercase().as_str() {
+        "enforce" => Some(true),
+        "audit" => Some(false),
+        other => {
+            notes.refuse(path, format!("`{other}` is not `Enforce` or `Audit`"));
+            Some(true)
+        }
+    }
+}
+
+/// Whether a value under `failureAction` would enforce, whatever else is wrong with it.
+pub(crate) fn would_enforce(value: &Value, otherwise: bool) -> bool {
+    match value.get("failureAction") {
+        None => otherwise,
+        Some(own) => !own.as_str().is_some_and(|text| text.eq_ignore_ascii_case("audit")),
+    }
+}

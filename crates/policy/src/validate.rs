@@ -1,0 +1,351 @@
+//! `validate` rules (Kyverno `pkg/engine/handlers/validation`).
+
+use countersign_jmespath::{Error, Expression};
+use serde_json::Value;
+
+use crate::action::Action;
+use crate::conditions::Conditions;
+use crate::context::Entry;
+use crate::engine::{Facts, Want};
+use crate::fields::{Fields, Notes};
+use crate::names::Names;
+use crate::pattern::{self, Matched};
+use crate::respond::Status;
+use crate::template::Template;
+use crate::FUNCTIONS;
+
+/// Loops within loops.
+const MAX_DEPTH: usize = 8;
+/// Elements that one rule is evaluated for, over all its loops.
+pub(crate) const MAX_ELEMENTS: usize = 10_000;
+
+/// What a rule asks of an object.
+#[derive(Clone, Debug)]
+pub(crate) struct Validate {
+    pub(crate) action: Action,
+    message: Option<Template>,
+    check: Check,
+    /// An object that was as wrong before may stay so.
+    pub(crate) allow_existing: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Check {
+    Pattern(Template),
+    AnyPattern(Vec<Template>),
+    Deny(Conditions),
+    Loops(Vec<Loop>),
+    PodSecurity(countersign_podsecurity::Rule),
+}
+
+/// A check of each element of a list.
+#[derive(Clone, Debug)]
+struct Loop {
+    list: Expression,
+    context: Vec<Entry>,
+    preconditions: Conditions,
+    /// Whether a pattern is for the element rather than for the object.
+    element_scope: Option<bool>,
+    check: Box<Check>,
+}
+
+/// How a rule came out, and why.
+pub(crate) type Answer = (Status, String);
+
+/// What is lacking ends a rule without an answer.
+pub(crate) struct Lacking;
+
+/// What an evaluation goes by.
+pub(crate) struct Scene<'s, 'a> {
+    pub(crate) names: &'s mut Names<'a>,
+    pub(crate) facts: &'s Facts,
+    pub(crate) wants: &'s mut Vec<Want>,
+    /// The namespace of a namespaced policy.
+    pub(crate) own: Option<&'s str>,
+    pub(crate) left: usize,
+}
+
+impl Validate {
+    pub(crate) fn read(value: &Value, path: &str, notes: &mut Notes) -> Option<Self> {
+        let mut fields = Fields::of(value, path, notes);
+        let action = Action::read(&mut fields, ("failureAction", "failureActionOverrides"), notes);
+        let message = fields.take("message").and_then(|text| template(text, &format!("{path}.message"), notes));
+        let allow_existing = fields.flag("allowExistingViolations", notes).unwrap_or(true);
+        let mut checks = Vec::new();
+        checks.extend(Check::read(&mut fields, path, notes));
+        if let Some(list) = fields.take("foreach") {
+            let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
+            checks.push(Check::Loops(read_loops(list, &format!("{path}.foreach"), 0, notes)));
+        }
+        if let Some(rule) = fields.take("podSecurity") {
+            let path = format!("{path}.podSecurity");
+            match countersign_podsecurity::Rule::read(rule) {
+                Ok(rule) => checks.push(Check::PodSecurity(rule)),
+                Err(errors) => {
+                    for error in errors {
+                        notes.refuse(&format!("{path}{}", error.path), error.message);
+                    }
+                }
+            }
+        }
+        for (field, why) in [
+            ("cel", "CEL is not evaluated yet"),
+            ("manifests", "signatures in manifests are not verified"),
+            ("assert", "assertions are not evaluated"),
+        ] {
+            if fields.take(field).is_some() {
+                notes.refuse(&format!("{path}.{field}"), why);
+            }
+        }
+        fields.finish(notes);
+        if checks.len() > 1 {
+            notes.refuse(path, "only one of `pattern`, `anyPattern`, `deny`, `foreach` and `podSecurity` is evaluated");
+        }
+        let check = checks.pop();
+        if check.is_none() && notes.refusals.is_empty() {
+            notes.refuse(path, "has none of `pattern`, `anyPattern`, `deny`, `foreach` and `podSecurity`");
+        }
+        Some(Self { action, message, check: check?, allow_existing })
+    }
+
+    /// Whether it asks about the object itself, which a deletion does not have.
+    pub(crate) fn is_of_object(&self) -> bool {
+        !matches!(self.check, Check::Deny(_))
+    }
+
+    /// Holds the object in scope against the rule.
+    pub(crate) fn answer(
+        &self,
+        rule: &str,
+        scene: &mut Scene<'_, '_>,
+        lifted: &[countersign_podsecurity::Exclude],
+    ) -> Result<Answer, Lacking> {
+        let (status, why) = match self.check.answer(rule, scene, lifted) {
+            Ok(answer) => answer,
+            Err(Error::Missing(_)) => return Err(Lacking),
+            Err(error) => (Status::Error, error.to_string()),
+        };
+        if status != Status::Fail {
+            return Ok((status, why));
+        }
+        let message = self.message.as_ref().map(|message| message.fill(scene.names)).transpose();
+        let message = match message {
+            Ok(message) => message.map(|message| shown(&message)).unwrap_or_default(),
+            Err(Error::Missing(_)) => return Err(Lacking),
+            // The words are lost, and not what they are about.
+            Err(_) => self.message.as_ref().map(Template::written).unwrap_or_default(),
+        };
+        Ok((Status::Fail, self.check.words(rule, &message, &why)))
+    }
+}
+
+impl Check {
+    fn read(fields: &mut Fields<'_>, path: &str, notes: &mut Notes) -> Vec<Self> {
+        let mut checks = Vec::new();
+        if let Some(pattern) = fields.take("pattern") {
+            checks.extend(template(pattern, &format!("{path}.pattern"), notes).map(Self::Pattern));
+        }
+        if let Some(list) = fields.take("anyPattern") {
+            let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
+            let read = |pattern| template(pattern, &format!("{path}.anyPattern"), notes);
+            checks.push(Self::AnyPattern(list.iter().filter_map(read).collect()));
+        }
+        if let Some(deny) = fields.take("deny") {
+            let path = format!("{path}.deny");
+            let mut deny = Fields::of(deny, &path, notes);
+            let conditions = Conditions::read(deny.take("conditions"), &format!("{path}.conditions"), notes);
+            deny.finish(notes);
+            checks.push(Self::Deny(conditions));
+        }
+        checks
+    }
+
+    fn answer(
+        &self,
+        rule: &str,
+        scene: &mut Scene<'_, '_>,
+        lifted: &[countersign_podsecurity::Exclude],
+    ) -> Result<Answer, Error> {
+        let object = scene.names.current().clone();
+        match self {
+            Self::Loops(loops) => answer_loops(loops, rule, scene),
+            Self::PodSecurity(own) => Ok(match own.evaluate(rule, &object, lifted) {
+                Ok(message) => (Status::Pass, message),
+                Err(message) => (Status::Fail, message),
+            }),
+            simple => simple.of(&object, rule, scene),
+        }
+    }
+
+    /// Holds a value against a check that is no loop.
+    fn of(&self, value: &Value, rule: &str, scene: &mut Scene<'_, '_>) -> Result<Answer, Error> {
+        let passed = || format!("validation rule '{rule}' passed.");
+        Ok(match self {
+            Self::Pattern(pattern) => {
+                let pattern = pattern.fill(scene.names)?;
+                match pattern::matches(value, &pattern) {
+                    Matched::Pass => (Status::Pass, passed()),
+                    Matched::Skip(why) => (Status::Skip, why),
+                    Matched::Fail { path, .. } => (Status::Fail, path),
+                    Matched::Limit(why) => (Status::Error, why),
+                }
+            }
+            Self::AnyPattern(patterns) => {
+                let (mut failed, mut skipped) = (Vec::new(), Vec::new());
+                for (index, pattern) in patterns.iter().enumerate() {
+                    let pattern = pattern.fill(scene.names)?;
+                    match pattern::matches(value, &pattern) {
+                        Matched::Pass => {
+                            let message = format!("validation rule '{rule}' anyPattern[{index}] passed.");
+                            return Ok((Status::Pass, message));
+                        }
+                        Matched::Skip(why) => skipped.push(format!("rule {rule}[{index}] skipped: {why}")),
+                        Matched::Fail { path, .. } => failed.push(format!("rule {rule}[{index}] failed at path {path}")),
+                        Matched::Limit(why) => return Ok((Status::Error, why)),
+                    }
+                }
+                if failed.is_empty() && !skipped.is_empty() {
+                    (Status::Skip, skipped.join(" "))
+                } else {
+                    (Status::Fail, failed.join(" "))
+                }
+            }
+            Self::Deny(conditions) => {
+                if conditions.hold(scene.names)? {
+                    (Status::Fail, String::new())
+                } else {
+                    (Status::Pass, passed())
+                }
+            }
+            Self::Loops(loops) => return answer_loops(loops, rule, scene),
+            Self::PodSecurity(_) => (Status::Error, "podSecurity stands in no loop".to_owned()),
+        })
+    }
+
+    /// A failure in upstream's words.
+    fn words(&self, rule: &str, message: &str, why: &str) -> String {
+        let message = message.trim();
+        let with_stop = |text: &str| if text.ends_with('.') { text.to_owned() } else { format!("{text}.") };
+        match self {
+            Self::Pattern(_) if message.is_empty() => {
+                format!("validation error: rule {rule} failed at path {why}")
+            }
+            Self::Pattern(_) => format!("validation error: {} rule {rule} failed at path {why}", with_stop(message)),
+            Self::AnyPattern(_) if message.is_empty() => format!("validation error: {why}"),
+            Self::AnyPattern(_) => format!("validation error: {} {why}", with_stop(message)),
+            Self::Deny(_) if message.is_empty() => format!("validation error: rule {rule} failed"),
+            Self::Deny(_) => message.to_owned(),
+            Self::Loops(_) if message.is_empty() => format!("validation failure: {why}"),
+            Self::Loops(_) => format!("validation failure: {message}"),
+            Self::PodSecurity(_) => why.to_owned(),
+        }
+    }
+}
+
+fn read_loops(list: &[Value], path: &str, depth: usize, notes: &mut Notes) -> Vec<Loop> {
+    if depth == MAX_DEPTH {
+        notes.refuse(path, format!("loops are nested more than {MAX_DEPTH} deep"));
+        return Vec::new();
+    }
+    let mut loops = Vec::new();
+    for (index, value) in list.iter().enumerate() {
+        let path = format!("{path}[{index}]");
+        let mut fields = Fields::of(value, &path, notes);
+        let list = read_list(&mut fields, &path, notes);
+        let context = Entry::read_all(fields.list("context", notes), &format!("{path}.context"), notes);
+        let preconditions =
+            Conditions::read(fields.take("preconditions"), &format!("{path}.preconditions"), notes);
+        let element_scope = fields.flag("elementScope", notes);
+        let mut checks = Check::read(&mut fields, &path, notes);
+        if let Some(inner) = fields.take("foreach") {
+            let inner = inner.as_array().map(Vec::as_slice).unwrap_or_default();
+            checks.push(Check::Loops(read_loops(inner, &format!("{path}.foreach"), depth + 1, notes)));
+        }
+        fields.finish(notes);
+        match (list, checks.pop()) {
+            (Some(list), Some(check)) if checks.is_empty() => {
+                loops.push(Loop { list, context, preconditions, element_scope, check: Box::new(check) });
+            }
+            (None, _) => {}
+            _ => notes.refuse(&path, "exactly one of `pattern`, `anyPattern`, `deny` and `foreach` is needed"),
+        }
+    }
+    loops
+}
+
+/// The expression of a loop's list.
+pub(crate) fn read_list(fields: &mut Fields<'_>, path: &str, notes: &mut Notes) -> Option<Expression> {
+    let text = fields.text("list", notes).unwrap_or_default();
+    let list = Expression::parse(text, FUNCTIONS);
+    list.map_err(|error| notes.refuse(&format!("{path}.list"), error.to_string())).ok()
+}
+
+/// The elements of a list; what is none is a list of itself.
+pub(crate) fn elements(value: Value) -> Vec<Value> {
+    match value {
+        Value::Array(elements) => elements,
+        Value::Null => Vec::new(),
+        other => vec![other],
+    }
+}
+
+fn answer_loops(loops: &[Loop], rule: &str, scene: &mut Scene<'_, '_>) -> Result<Answer, Error> {
+    let mut applied = 0;
+    for own in loops {
+        let list = match own.list.evaluate(scene.names) {
+            // What is not there has no elements.
+            Err(Error::NotFound(_)) => continue,
+            found => elements(found?.into_owned()),
+        };
+        for (index, element) in list.into_iter().enumerate() {
+            if element.is_null() {
+                continue;
+            }
+            scene.left = scene.left.checked_sub(1).ok_or(Error::Limit("too many elements"))?;
+            let mark = scene.names.mark();
+            if !scene.names.enter(element.clone(), index) {
+                return Err(Error::Limit("loops are nested too deep"));
+            }
+            let answer = own.answer(rule, element, scene);
+            scene.names.leave();
+            scene.names.reset(mark);
+            match answer? {
+                (Status::Fail, why) => return Ok((Status::Fail, why)),
+                (Status::Error, why) => return Ok((Status::Error, why)),
+                (Status::Pass, _) => applied += 1,
+                (Status::Skip, _) => {}
+            }
+        }
+    }
+    Ok(if applied == 0 {
+        (Status::Skip, "rule skipped: no element was applied".to_owned())
+    } else {
+        (Status::Pass, "rule passed".to_owned())
+    })
+}
+
+impl Loop {
+    fn answer(&self, rule: &str, element: Value, scene: &mut Scene<'_, '_>) -> Result<Answer, Error> {
+        for entry in &self.context {
+            entry.load(scene.names, scene.facts, scene.wants, scene.own)?;
+        }
+        match self.preconditions.hold(scene.names) {
+            Ok(true) => {}
+            Ok(false) => return Ok((Status::Skip, String::new())),
+            Err(error @ Error::Missing(_)) => return Err(error),
+            // One element that cannot be asked about is left out, as upstream.
+            Err(_) => return Ok((Status::Skip, String::new())),
+        }
+        let of_element = self.element_scope.unwrap_or(element.is_object());
+        let value = if of_element { element } else { scene.names.current().clone() };
+        self.check.of(&value, rule, scene)
+    }
+}
+
+fn template(value: &Value, path: &str, notes: &mut Notes) -> Option<Template> {
+    Template::of(value).map_err(|error| notes.refuse(path, error.to_string())).ok()
+}
+
+fn shown(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
