@@ -193,8 +193,10 @@ async fn t_39_poisoned_images_do_not_slow_others() {
     others(50).await;
     // What else goes on at this machine hits one half as well as the other: three tries.
     let mut seen = Vec::new();
+    let mut alone = Duration::MAX;
     for _ in 0..3 {
-        let alone = others(400).await;
+        // The fastest counts: what was begun for pods that are gone goes on for a while.
+        alone = alone.min(others(400).await);
         let tasks: Vec<_> = pods().collect();
         tokio::time::sleep(Duration::from_millis(200)).await;
         let beside = others(400).await;
