@@ -202,7 +202,9 @@ async fn t_39_poisoned_images_do_not_slow_others() {
         let beside = others(400).await;
         tasks.iter().for_each(tokio::task::JoinHandle::abort);
         seen.push((alone, beside));
-        if beside <= alone * 2 {
+        // Twice as long, and what a busy machine takes for itself; the ratio is what the benchmark of
+        // T-39 measures on a quiet one.
+        if beside <= alone * 2 + Duration::from_millis(20) {
             assert!(poisoned.hostile.requests.load(Ordering::SeqCst) > 8);
             return;
         }
