@@ -21,6 +21,7 @@ const PURE: &[&str] = &[
     "yaml",
     "jmespath",
     "policy",
+    "podsecurity",
     "corefile",
 ];
 /// What none of them may depend on, directly or through others.
