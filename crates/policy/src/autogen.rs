@@ -158,7 +158,8 @@ fn lead(value: &mut Value, place: &str) {
         Value::String(text) if text.contains("request.") => {
             for object in ["request.object", "request.oldObject"] {
                 for part in ["spec", "metadata"] {
-                    *text = text.replace(&format!("{object}.{part}"), &format!("{object}.spec.{place}.{part}"));
+                    *text =
+                        text.replace(&format!("{object}.{part}"), &format!("{object}.spec.{place}.{part}"));
                 }
             }
         }
@@ -219,7 +220,10 @@ mod tests {
         );
         let image = |rule: &Value, pointer: &str| rule["validate"]["pattern"].pointer(pointer).cloned();
         assert_eq!(image(plain, "/spec/template/spec/containers/0/image"), Some(json!("*:*")));
-        assert_eq!(image(cron, "/spec/jobTemplate/spec/template/spec/containers/0/image"), Some(json!("*:*")));
+        assert_eq!(
+            image(cron, "/spec/jobTemplate/spec/template/spec/containers/0/image"),
+            Some(json!("*:*"))
+        );
     }
 
     #[test]
@@ -241,7 +245,8 @@ mod tests {
             let document = policy(None, json!([plain(), pods("other", alone.clone())]));
             assert_eq!(names(&document), ["r", "other"], "for the whole policy: {alone}");
         }
-        let of_others = json!({ "name": "d", "match": { "any": [{ "resources": { "kinds": ["Deployment"] } }] } });
+        let of_others =
+            json!({ "name": "d", "match": { "any": [{ "resources": { "kinds": ["Deployment"] } }] } });
         assert_eq!(names(&policy(None, json!([of_others]))), ["d"]);
         let long = pods(&"n".repeat(63), json!({}));
         assert!(names(&policy(None, json!([long]))).iter().all(|name| name.len() <= MAX_NAME));

@@ -23,8 +23,15 @@ pub(crate) struct Entry {
 
 #[derive(Clone, Debug)]
 enum Source {
-    Variable { value: Option<Template>, path: Option<Expression>, default: Option<Template> },
-    ConfigMap { name: Template, namespace: Option<Template> },
+    Variable {
+        value: Option<Template>,
+        path: Option<Expression>,
+        default: Option<Template>,
+    },
+    ConfigMap {
+        name: Template,
+        namespace: Option<Template>,
+    },
     /// Known by name, and answered in tests alone: there it is given.
     Given,
 }
@@ -111,7 +118,8 @@ impl Entry {
                 let namespace = namespace.as_ref().map(|namespace| namespace.fill(names)).transpose()?;
                 let namespace = namespace.map_or_else(|| "default".to_owned(), |namespace| text(&namespace));
                 if own.is_some_and(|own| own != namespace) {
-                    let message = format!("a Policy reads ConfigMaps of its own namespace, not of `{namespace}`");
+                    let message =
+                        format!("a Policy reads ConfigMaps of its own namespace, not of `{namespace}`");
                     return Err(Error::Call { function: "configMap".to_owned(), message });
                 }
                 let want = Want::ConfigMap { namespace, name };

@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use crate::load::{Body, Policy, Verify};
 use crate::respond::Response;
-use crate::{Exception, Review};
 use crate::run::Run;
+use crate::{Exception, Review};
 
 /// Images of one pod that are looked at.
 pub const MAX_IMAGES: usize = 64;
@@ -48,6 +48,16 @@ pub enum Want {
         /// Which.
         name: String,
     },
+}
+
+impl Want {
+    /// What is asked about an image, and whether the answer is worth waiting for.
+    pub fn question(&self) -> Option<(&Question, bool)> {
+        match self {
+            Self::Verdict { question, wait } => Some((question, *wait)),
+            Self::ConfigMap { .. } | Self::Namespace { .. } => None,
+        }
+    }
 }
 
 /// What somebody found out. That it could not be found out is a fact, too.

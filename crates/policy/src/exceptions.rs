@@ -31,7 +31,7 @@ pub struct Exception {
     pub(crate) select: Selector,
     pub(crate) conditions: Conditions,
     /// Controls that it lifts, and nothing else; none: it lifts the whole rule.
-    pub(crate) pod_security: Vec<countersign_podsecurity::Exclude>,
+    pub(crate) pod_security: Vec<countersign_podsecurity::Exclusion>,
 }
 
 impl Exception {
@@ -43,7 +43,10 @@ impl Exception {
         }
         let mut notes = Notes::default();
         if !matches!(group, "kyverno.io/v2" | "kyverno.io/v2beta1") {
-            notes.refuse("apiVersion", format!("`{group}` is not supported: expected kyverno.io/v2 or v2beta1"));
+            notes.refuse(
+                "apiVersion",
+                format!("`{group}` is not supported: expected kyverno.io/v2 or v2beta1"),
+            );
         }
         let metadata = &document["metadata"];
         let namespace = metadata["namespace"].as_str().unwrap_or("default").to_owned();
@@ -71,12 +74,12 @@ impl Exception {
             rules.push((policy, names));
         }
         let mut pod_security = Vec::new();
-        for (index, entry) in spec.list("podSecurity", &mut notes).iter().enumerate() {
-            match countersign_podsecurity::Exclude::read(entry) {
-                Ok(exclude) => pod_security.push(exclude),
-                Err(errors) => {
-                    for error in errors {
-                        notes.refuse(&format!("spec.podSecurity[{index}]{}", error.path), error.message);
+        if let Some(list) = spec.take("podSecurity") {
+            match countersign_podsecurity::parse_exclusions(list, "spec.podSecurity") {
+                Ok(parsed) => pod_security = parsed.value,
+                Err(problems) => {
+                    for problem in problems {
+                        notes.refuse(&problem.path, problem.reason);
                     }
                 }
             }
@@ -88,15 +91,14 @@ impl Exception {
 
     /// Whether it speaks of a rule; of the rule that one was written from as well.
     pub(crate) fn speaks_of(&self, policy: &str, rule: &str) -> bool {
-        self.rules.iter().any(|(of, names)| {
-            of == policy && names.iter().any(|pattern| wildcard_match(pattern, rule))
-        })
+        self.rules
+            .iter()
+            .any(|(of, names)| of == policy && names.iter().any(|pattern| wildcard_match(pattern, rule)))
     }
 
     /// Whether it applies at all at this moment: what cannot be read, or is over, does not.
     pub(crate) fn applies(&self, now: Option<Timestamp>) -> bool {
-        self.refusals.is_empty()
-            && self.expires.is_none_or(|expires| now.is_some_and(|now| now < expires))
+        self.refusals.is_empty() && self.expires.is_none_or(|expires| now.is_some_and(|now| now < expires))
     }
 
     /// Whether somebody who writes pods could not give it to himself.
@@ -115,7 +117,10 @@ fn expiry(value: &Value, notes: &mut Notes) -> Option<Timestamp> {
     let moment = text.parse().ok().or_else(|| Some(date()?.timestamp()));
     if moment.is_none() {
         let path = format!("metadata.annotations.{EXPIRES}");
-        notes.refuse(&path, format!("`{text}` is not a date such as `2027-01-01`: the exception does not apply"));
+        notes.refuse(
+            &path,
+            format!("`{text}` is not a date such as `2027-01-01`: the exception does not apply"),
+        );
     }
     moment
 }

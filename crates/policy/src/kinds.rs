@@ -48,7 +48,8 @@ impl KindPattern {
     pub(crate) fn matches(&self, request: &Value) -> bool {
         let text = |pointer: &str| request.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         let subresource = text("/subResource");
-        let added_later = self.kind == "Pod" && self.subresource.is_empty() && subresource == "ephemeralcontainers";
+        let added_later =
+            self.kind == "Pod" && self.subresource.is_empty() && subresource == "ephemeralcontainers";
         wildcard_match(&self.group, text("/kind/group"))
             && wildcard_match(&self.version, text("/kind/version"))
             && wildcard_match(&self.kind, text("/kind/kind"))
@@ -57,7 +58,8 @@ impl KindPattern {
 
     /// Whether it speaks of a kind, whatever its group.
     pub(crate) fn names(&self, kind: &str) -> bool {
-        wildcard_match(&self.kind, kind) && (self.subresource.is_empty() || self.subresource == "ephemeralcontainers")
+        wildcard_match(&self.kind, kind)
+            && (self.subresource.is_empty() || self.subresource == "ephemeralcontainers")
     }
 }
 
@@ -85,9 +87,7 @@ mod tests {
 
     #[test]
     fn kinds_are_told_apart_by_all_their_parts() {
-        let request = |group: &str, version: &str, kind: &str, subresource: &str| {
-            json!({ "kind": { "group": group, "version": version, "kind": kind }, "subResource": subresource })
-        };
+        let request = |group: &str, version: &str, kind: &str, subresource: &str| json!({ "kind": { "group": group, "version": version, "kind": kind }, "subResource": subresource });
         let pod = request("", "v1", "Pod", "");
         let exec = request("", "v1", "PodExecOptions", "exec");
         let deployment = request("apps", "v1", "Deployment", "");

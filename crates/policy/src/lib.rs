@@ -13,36 +13,52 @@
 //! the object is read as proof.
 
 mod action;
+mod anchor;
 mod autogen;
 mod conditions;
 mod context;
 mod drive;
+mod duration;
 mod engine;
 mod exceptions;
 mod fields;
 mod images;
+mod json_patch;
 mod keys;
 mod kinds;
 mod load;
+mod merge;
+mod merge_keys;
 mod mutate;
 mod names;
-mod patch;
+mod operators;
+mod pattern;
+mod quantity;
 mod respond;
 mod review;
 mod run;
+mod scalar;
 mod selector;
 mod template;
 mod validate;
 
-pub use drive::{Endless, MAX_ROUNDS};
 pub use autogen::is_generated;
-pub use exceptions::Exception;
-pub use respond::{Kind, Response, Status};
+pub use drive::{Endless, MAX_ROUNDS};
+pub use duration::Duration;
 pub use engine::{Engine, Evaluation, Fact, Facts, Finding, MAX_IMAGES, Outcome, Phase, RuleResult, Want};
+pub use exceptions::Exception;
 pub use fields::Refusal;
 pub use images::IMAGE_PLACES;
+pub use json_patch::{JsonPatch, JsonPatchError, MAX_ADDED, MAX_OPERATIONS, MAX_PATCHED_DEPTH};
 pub use keys::{Keys, SECRET_KEY, SecretKeys, SiteKey};
 pub use load::{Policy, VERIFY_FIELDS, load};
+pub use merge::{MAX_MERGE_DEPTH, MAX_MERGE_STEPS, MergeError, merge_patch};
+pub use operators::Operator;
+pub use pattern::{
+    Judgement, MAX_PATTERN_DEPTH, MAX_PATTERN_STEPS, Matched, judge_any_pattern, judge_pattern, match_pattern,
+};
+pub use quantity::Quantity;
+pub use respond::{Kind, Response, Status};
 pub use review::{Given, Review};
 
 /// Functions beyond the dialect's own: `registry_rewrite(image)` is the one rewriter.

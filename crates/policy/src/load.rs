@@ -129,11 +129,8 @@ pub fn load(document: &Value, keys: &Keys) -> Option<Policy> {
     }
     let mut spec = Fields::of(top.take("spec").unwrap_or(&Value::Null), "spec", &mut notes);
     top.finish(&mut notes);
-    let action = Action::read(
-        &mut spec,
-        ("validationFailureAction", "validationFailureActionOverrides"),
-        &mut notes,
-    );
+    let action =
+        Action::read(&mut spec, ("validationFailureAction", "validationFailureActionOverrides"), &mut notes);
     let failure_policy = match spec.text("failurePolicy", &mut notes) {
         None | Some("Fail") => FailurePolicy::Fail,
         Some("Ignore") => FailurePolicy::Ignore,
@@ -154,7 +151,13 @@ pub fn load(document: &Value, keys: &Keys) -> Option<Policy> {
     let emit_warning = spec.flag("emitWarning", &mut notes).unwrap_or(false);
     let reason = "has no effect here: evaluation has its own deadline, and there is no background scan yet";
     spec.no_effect(
-        &["background", "webhookTimeoutSeconds", "schemaValidation", "skipBackgroundRequests", "useServerSideApply"],
+        &[
+            "background",
+            "webhookTimeoutSeconds",
+            "schemaValidation",
+            "skipBackgroundRequests",
+            "useServerSideApply",
+        ],
         reason,
         &mut notes,
     );
@@ -258,7 +261,7 @@ fn read_rule(value: &Value, index: usize, enforce: bool, keys: &Keys, all: &mut 
     Rule { name, select, exclude, context, preconditions, body: body.unwrap_or(Body::Mutate(Vec::new())) }
 }
 
-fn read_verify(value: &Value, path: &str, enforce: bool, keys: &Keys, notes: &mut Notes) -> Option<Verify> {
+fn read_verify(value: &Value, path: &str, keys: &Keys, notes: &mut Notes) -> Option<Verify> {
     let mut fields = Fields::of(value, path, notes);
     let own = fields.text("failureAction", notes);
     let own = word_of(own, &format!("{path}.failureAction"), notes);

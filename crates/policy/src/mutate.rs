@@ -8,7 +8,7 @@ use crate::context::Entry;
 use crate::fields::{Fields, Notes};
 use crate::template::Template;
 use crate::validate::{Lacking, Scene, elements, read_list};
-use crate::{json_patch, merge};
+use crate::{JsonPatch, merge_patch};
 
 /// Loops within loops.
 const MAX_DEPTH: usize = 8;
@@ -60,11 +60,16 @@ pub(crate) fn read(value: &Value, path: &str, notes: &mut Notes) -> Vec<Step> {
 
 fn read_patches(fields: &mut Fields<'_>, path: &str, notes: &mut Notes) -> Vec<Step> {
     let mut steps = Vec::new();
-    for (field, step) in [
-        ("patchStrategicMerge", Step::Merge as fn(Template) -> Step),
-        ("patchesJson6902", Step::Operations),
-    ] {
+    for (field, step) in
+        [("patchStrategicMerge", Step::Merge as fn(Template) -> Step), ("patchesJson6902", Step::Operations)]
+    {
         let Some(value) = fields.take(field) else { continue };
+        // One without variables is known to be a patch, or to be none, before anybody needs it.
+        let fixed = value.as_str().filter(|text| field == "patchesJson6902" && !text.contains("{{"));
+        if let Some(Err(error)) = fixed.map(JsonPatch::parse) {
+            notes.refuse(&format!("{path}.{field}"), error.to_string());
+            continue;
+        }
         match Template::of(value) {
             Ok(template) => steps.push(step(template)),
             Err(error) => notes.refuse(&format!("{path}.{field}"), error.to_string()),
@@ -92,7 +97,10 @@ impl Loop {
             Some("Ascending") => false,
             Some("Descending") => true,
             Some(other) => {
-                notes.refuse(&format!("{path}.order"), format!("`{other}` is not `Ascending` or `Descending`"));
+                notes.refuse(
+                    &format!("{path}.order"),
+                    format!("`{other}` is not `Ascending` or `Descending`"),
+                );
                 false
             }
         };
@@ -106,7 +114,10 @@ impl Loop {
 
 /// The object as the steps leave it; `None` where none of them changed anything. Expressions speak of the
 /// object as it was before the rule, and a rule that fails changes nothing.
-pub(crate) fn apply(steps: &[Step], scene: &mut Scene<'_, '_>) -> Result<Result<Option<Value>, Error>, Lacking> {
+pub(crate) fn apply(
+    steps: &[Step],
+    scene: &mut Scene<'_, '_>,
+) -> Result<Result<Option<Value>, Error>, Lacking> {
     let mut work = scene.names.object().clone();
     let done = steps.iter().try_for_each(|step| step.apply(scene, &mut work));
     match done {
@@ -121,11 +132,17 @@ impl Step {
         match self {
             Self::Merge(patch) => {
                 let patch = patch.fill(scene.names)?;
-                merge::apply(work, &patch).map_err(|why| failed("patchStrategicMerge", why))
+                let merged = merge_patch(work, &patch).map_err(|why| failed("patchStrategicMerge", why));
+                merged.map(|_| ())
             }
             Self::Operations(patch) => {
                 let patch = patch.fill(scene.names)?;
-                json_patch::apply(work, &patch).map_err(|why| failed("patchesJson6902", why))
+                let patch = match &patch {
+                    Value::String(text) => JsonPatch::parse(text),
+                    other => JsonPatch::of(other),
+                };
+                let patched = patch.and_then(|patch| patch.apply(work));
+                patched.map_err(|why| failed("patchesJson6902", why))
             }
             Self::Loop(own) => own.apply(scene, work),
         }

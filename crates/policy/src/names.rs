@@ -140,7 +140,11 @@ impl<'a> Names<'a> {
 
     /// The element of the innermost loop, or of the one with this number.
     fn element(&self, number: &str) -> Option<&(Value, Value)> {
-        if number.is_empty() { self.elements.last() } else { self.elements.get(number.parse::<usize>().ok()?) }
+        if number.is_empty() {
+            self.elements.last()
+        } else {
+            self.elements.get(number.parse::<usize>().ok()?)
+        }
     }
 }
 

@@ -1,10 +1,7 @@
 //! What rules say about a request.
 
-use serde::Serialize;
-
 /// How a rule came out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Status {
     /// What it asks for holds, or what it changes was changed.
     Pass,
@@ -29,7 +26,7 @@ impl Status {
 }
 
 /// What a rule does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// It changes objects.
     Mutation,
@@ -100,7 +97,8 @@ mod tests {
             denies: true,
             exceptions: Vec::new(),
         };
-        let responses = [response("b", "r", "it's wrong"), response("a", "x", "1\n2"), response("b", "s", "no")];
+        let responses =
+            [response("b", "r", "it's wrong"), response("a", "x", "1\n2"), response("b", "s", "no")];
         let responses: Vec<&Response> = responses.iter().collect();
         insta::assert_snapshot!(blocked("Pod/apps/db", &responses), @r#"
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use countersign_jmespath::Error;
-use countersign_podsecurity::Exclude;
+use countersign_podsecurity::Exclusion;
 use countersign_reference::{ParseError, Reference};
 use countersign_site::{ExceptionMode, PinForm, Pinning};
 use countersign_verdict::{
@@ -21,7 +21,9 @@ use crate::names::Names;
 use crate::respond::{self, Kind, Response, Status};
 use crate::selector::{Against, Selector};
 use crate::validate::{Lacking, MAX_ELEMENTS, Scene, Validate};
-use crate::{Engine, Evaluation, Exception, Facts, Finding, MAX_IMAGES, Outcome, Phase, Review, RuleResult, Want};
+use crate::{
+    Engine, Evaluation, Exception, Facts, Finding, MAX_IMAGES, Outcome, Phase, Review, RuleResult, Want,
+};
 
 /// Images of a pod that rules are evaluated for, so that a pod with one image too many is denied
 /// with its images named as they would be stored.
@@ -110,7 +112,8 @@ impl<'a> Run<'a> {
                 (Some(verdict), _) | (None, Some(Some(verdict))) => {
                     findings.push(Finding::Known(verdict.clone()));
                 }
-                (None, Some(None)) => findings.extend(case.question().cloned().map(Finding::Pending)),
+                (None, Some(None)) => findings
+                    .extend(case.want.question().map(|(question, _)| Finding::Pending(question.clone()))),
                 (None, None) if wants.contains(&case.want) => {}
                 (None, None) => wants.push(case.want.clone()),
             }
@@ -174,7 +177,9 @@ impl<'a> Run<'a> {
             match entry.load(&mut self.names, facts, wants, policy.namespace.as_deref()) {
                 Ok(()) => {}
                 Err(Error::Missing(_)) => return Begun::Lacking,
-                Err(error) => return Begun::Answered(Status::Error, format!("failed to load context: {error}")),
+                Err(error) => {
+                    return Begun::Answered(Status::Error, format!("failed to load context: {error}"));
+                }
             }
         }
         match rule.preconditions.hold(&self.names) {
@@ -356,7 +361,7 @@ impl<'a> Run<'a> {
         }
         let place = policy.namespace.as_deref();
         let names = &mut self.names;
-        let mut answer = |names: &mut Names<'a>, controls: &[Exclude]| {
+        let mut answer = |names: &mut Names<'a>, controls: &[Exclusion]| {
             let mut scene = Scene { names, facts, wants, own: place, left: MAX_ELEMENTS };
             own.answer(&rule.name, &mut scene, controls)
         };
@@ -535,7 +540,12 @@ impl<'a> Run<'a> {
                         let enforce = self.enforces(policy, entry);
                         let told = if enforce { &mut self.denials } else { &mut self.warnings };
                         told.push(message.clone());
-                        self.respond((policy, rule, Kind::ImageVerify), (Status::Error, message), enforce, enforce);
+                        self.respond(
+                            (policy, rule, Kind::ImageVerify),
+                            (Status::Error, message),
+                            enforce,
+                            enforce,
+                        );
                     }
                 }
             }
@@ -602,8 +612,7 @@ impl<'a> Run<'a> {
             pull_secrets: self.pull_secrets(),
         };
         let want = Want::Verdict { question, wait: enforce };
-        let (reference, written, pointer) =
-            (reference.clone(), image.written.clone(), image.pointer.clone());
+        let (reference, written, pointer) = (reference.clone(), image.written.clone(), image.pointer.clone());
         Case { policy, rule, entry, enforce, pointer, written, reference, want, settled, unpinned }
     }
 
@@ -624,7 +633,7 @@ impl<'a> Run<'a> {
                 }
                 self.tell(&case, verdict, decision, &mut outcome);
                 if let Some(pin) = self.pin(&case, verdict) {
-                    pins.insert(case.pointer, pin);
+                    pins.insert(case.pointer.clone(), pin);
                 }
             }
             outcome.responses.extend(self.response(&case, &finding, decision));
@@ -705,15 +714,6 @@ impl<'a> Run<'a> {
         let pinned = pinning.then(|| case.reference.clone().with_digest(proof.digest.clone()))?;
         let pinned = if site.pin_form == PinForm::Digest { pinned.without_tag() } else { pinned };
         Some(pinned.to_string())
-    }
-}
-
-impl Case<'_> {
-    fn question(&self) -> Option<&Question> {
-        match &self.want {
-            Want::Verdict { question, .. } => Some(question),
-            _ => None,
-        }
     }
 }
 

@@ -178,7 +178,8 @@ impl Block {
         let review = against.review;
         let name = review.object_name();
         let metadata = &review.current()["metadata"];
-        let any = |patterns: &[String], text: &str| patterns.iter().any(|pattern| wildcard_match(pattern, text));
+        let any =
+            |patterns: &[String], text: &str| patterns.iter().any(|pattern| wildcard_match(pattern, text));
         let holds = (self.kinds.is_empty() || self.kinds.iter().any(|kind| kind.matches(&review.request)))
             && (self.names.is_empty() || any(&self.names, name))
             && (self.namespaces.is_empty() || any(&self.namespaces, place(review)))
@@ -217,7 +218,9 @@ fn place(review: &Review) -> &str {
 /// Whether a map has an entry that matches, in key and value.
 fn has(map: &Value, (key, value): &(String, String)) -> bool {
     map.as_object().is_some_and(|entries| {
-        entries.iter().any(|(k, v)| wildcard_match(key, k) && v.as_str().is_some_and(|v| wildcard_match(value, v)))
+        entries
+            .iter()
+            .any(|(k, v)| wildcard_match(key, k) && v.as_str().is_some_and(|v| wildcard_match(value, v)))
     })
 }
 
@@ -233,7 +236,9 @@ impl Who {
             Self::Subjects(subjects) => subjects.iter().any(|(kind, name, namespace)| {
                 let username = user["username"].as_str().unwrap_or_default();
                 match kind.as_str() {
-                    "ServiceAccount" => wildcard_match(&format!("system:serviceaccount:{namespace}:{name}"), username),
+                    "ServiceAccount" => {
+                        wildcard_match(&format!("system:serviceaccount:{namespace}:{name}"), username)
+                    }
                     "User" => wildcard_match(name, username),
                     "Group" => {
                         let groups = user["groups"].as_array().into_iter().flatten();
@@ -244,8 +249,7 @@ impl Who {
             }),
             Self::Roles(field, roles) => {
                 let has = review.request[*field].as_array().into_iter().flatten();
-                has.filter_map(Value::as_str)
-                    .any(|own| roles.iter().any(|role| wildcard_match(role, own)))
+                has.filter_map(Value::as_str).any(|own| roles.iter().any(|role| wildcard_match(role, own)))
             }
         }
     }
@@ -276,6 +280,9 @@ impl LabelSelector {
             selector.expressions.extend(operator.map(|operator| (key, operator, values)));
         }
         fields.finish(notes);
+        if selector == Self::default() {
+            notes.refuse(path, "selects everything: leave it out, or name labels");
+        }
         Some(selector)
     }
 

@@ -1,18 +1,19 @@
 //! `validate` rules (Kyverno `pkg/engine/handlers/validation`).
 
 use countersign_jmespath::{Error, Expression};
+use countersign_podsecurity::{self as podsecurity, Exclusion, Parsed, Place, PodSecurity, Problem};
 use serde_json::Value;
 
+use crate::FUNCTIONS;
 use crate::action::Action;
 use crate::conditions::Conditions;
 use crate::context::Entry;
 use crate::engine::{Facts, Want};
 use crate::fields::{Fields, Notes};
 use crate::names::Names;
-use crate::pattern::{self, Matched};
+use crate::pattern::{self, Judgement, judge_any_pattern, judge_pattern};
 use crate::respond::Status;
 use crate::template::Template;
-use crate::FUNCTIONS;
 
 /// Loops within loops.
 const MAX_DEPTH: usize = 8;
@@ -35,7 +36,7 @@ enum Check {
     AnyPattern(Vec<Template>),
     Deny(Conditions),
     Loops(Vec<Loop>),
-    PodSecurity(countersign_podsecurity::Rule),
+    PodSecurity(Box<PodSecurity>),
 }
 
 /// A check of each element of a list.
@@ -69,7 +70,8 @@ impl Validate {
     pub(crate) fn read(value: &Value, path: &str, notes: &mut Notes) -> Option<Self> {
         let mut fields = Fields::of(value, path, notes);
         let action = Action::read(&mut fields, ("failureAction", "failureActionOverrides"), notes);
-        let message = fields.take("message").and_then(|text| template(text, &format!("{path}.message"), notes));
+        let message =
+            fields.take("message").and_then(|text| template(text, &format!("{path}.message"), notes));
         let allow_existing = fields.flag("allowExistingViolations", notes).unwrap_or(true);
         let mut checks = Vec::new();
         checks.extend(Check::read(&mut fields, path, notes));
@@ -79,11 +81,16 @@ impl Validate {
         }
         if let Some(rule) = fields.take("podSecurity") {
             let path = format!("{path}.podSecurity");
-            match countersign_podsecurity::Rule::read(rule) {
-                Ok(rule) => checks.push(Check::PodSecurity(rule)),
-                Err(errors) => {
-                    for error in errors {
-                        notes.refuse(&format!("{path}{}", error.path), error.message);
+            match countersign_podsecurity::parse(rule, &path) {
+                Ok(Parsed { value, warnings }) => {
+                    checks.push(Check::PodSecurity(Box::new(value)));
+                    for Problem { path, reason } in warnings {
+                        notes.warn(&path, reason);
+                    }
+                }
+                Err(problems) => {
+                    for Problem { path, reason } in problems {
+                        notes.refuse(&path, reason);
                     }
                 }
             }
@@ -99,7 +106,10 @@ impl Validate {
         }
         fields.finish(notes);
         if checks.len() > 1 {
-            notes.refuse(path, "only one of `pattern`, `anyPattern`, `deny`, `foreach` and `podSecurity` is evaluated");
+            notes.refuse(
+                path,
+                "only one of `pattern`, `anyPattern`, `deny`, `foreach` and `podSecurity` is evaluated",
+            );
         }
         let check = checks.pop();
         if check.is_none() && notes.refusals.is_empty() {
@@ -113,29 +123,24 @@ impl Validate {
         !matches!(self.check, Check::Deny(_))
     }
 
-    /// Holds the object in scope against the rule.
+    /// Holds the object in scope against the rule; `lifted` are controls that an exception lifts.
     pub(crate) fn answer(
         &self,
         rule: &str,
         scene: &mut Scene<'_, '_>,
-        lifted: &[countersign_podsecurity::Exclude],
+        lifted: &[Exclusion],
     ) -> Result<Answer, Lacking> {
-        let (status, why) = match self.check.answer(rule, scene, lifted) {
-            Ok(answer) => answer,
+        let message = match self.message.as_ref().map(|message| message.fill(scene.names)).transpose() {
+            Ok(message) => message.as_ref().map(shown).unwrap_or_default(),
             Err(Error::Missing(_)) => return Err(Lacking),
-            Err(error) => (Status::Error, error.to_string()),
-        };
-        if status != Status::Fail {
-            return Ok((status, why));
-        }
-        let message = self.message.as_ref().map(|message| message.fill(scene.names)).transpose();
-        let message = match message {
-            Ok(message) => message.map(|message| shown(&message)).unwrap_or_default(),
-            Err(Error::Missing(_)) => return Err(Lacking),
-            // The words are lost, and not what they are about.
+            // The words are lost, and not what they are about: they may speak of an element.
             Err(_) => self.message.as_ref().map(Template::written).unwrap_or_default(),
         };
-        Ok((Status::Fail, self.check.words(rule, &message, &why)))
+        match self.check.answer((rule, message.trim()), scene, lifted) {
+            Ok(answer) => Ok(answer),
+            Err(Error::Missing(_)) => Err(Lacking),
+            Err(error) => Ok((Status::Error, error.to_string())),
+        }
     }
 }
 
@@ -162,83 +167,57 @@ impl Check {
 
     fn answer(
         &self,
-        rule: &str,
+        words: (&str, &str),
         scene: &mut Scene<'_, '_>,
-        lifted: &[countersign_podsecurity::Exclude],
+        lifted: &[Exclusion],
     ) -> Result<Answer, Error> {
         let object = scene.names.current().clone();
         match self {
-            Self::Loops(loops) => answer_loops(loops, rule, scene),
-            Self::PodSecurity(own) => Ok(match own.evaluate(rule, &object, lifted) {
-                Ok(message) => (Status::Pass, message),
-                Err(message) => (Status::Fail, message),
+            Self::PodSecurity(own) => Ok(pod_security(own, words.0, &object, lifted)),
+            Self::Loops(loops) => Ok(match answer_loops(loops, words, scene)? {
+                (Status::Fail, why) => {
+                    let why = if words.1.is_empty() { why.as_str() } else { words.1 };
+                    (Status::Fail, format!("validation failure: {why}"))
+                }
+                answer => answer,
             }),
-            simple => simple.of(&object, rule, scene),
+            simple => simple.of(&object, words, scene),
         }
     }
 
     /// Holds a value against a check that is no loop.
-    fn of(&self, value: &Value, rule: &str, scene: &mut Scene<'_, '_>) -> Result<Answer, Error> {
+    fn of(
+        &self,
+        value: &Value,
+        (rule, message): (&str, &str),
+        scene: &mut Scene<'_, '_>,
+    ) -> Result<Answer, Error> {
         let passed = || format!("validation rule '{rule}' passed.");
         Ok(match self {
             Self::Pattern(pattern) => {
                 let pattern = pattern.fill(scene.names)?;
-                match pattern::matches(value, &pattern) {
-                    Matched::Pass => (Status::Pass, passed()),
-                    Matched::Skip(why) => (Status::Skip, why),
-                    Matched::Fail { path, .. } => (Status::Fail, path),
-                    Matched::Limit(why) => (Status::Error, why),
-                }
+                judged(judge_pattern(rule, message, value, &pattern))
             }
             Self::AnyPattern(patterns) => {
-                let (mut failed, mut skipped) = (Vec::new(), Vec::new());
-                for (index, pattern) in patterns.iter().enumerate() {
-                    let pattern = pattern.fill(scene.names)?;
-                    match pattern::matches(value, &pattern) {
-                        Matched::Pass => {
-                            let message = format!("validation rule '{rule}' anyPattern[{index}] passed.");
-                            return Ok((Status::Pass, message));
-                        }
-                        Matched::Skip(why) => skipped.push(format!("rule {rule}[{index}] skipped: {why}")),
-                        Matched::Fail { path, .. } => failed.push(format!("rule {rule}[{index}] failed at path {path}")),
-                        Matched::Limit(why) => return Ok((Status::Error, why)),
-                    }
-                }
-                if failed.is_empty() && !skipped.is_empty() {
-                    (Status::Skip, skipped.join(" "))
-                } else {
-                    (Status::Fail, failed.join(" "))
-                }
+                let patterns: Result<Vec<Value>, Error> =
+                    patterns.iter().map(|pattern| pattern.fill(scene.names)).collect();
+                judged(judge_any_pattern(rule, message, value, &patterns?))
             }
             Self::Deny(conditions) => {
                 if conditions.hold(scene.names)? {
-                    (Status::Fail, String::new())
+                    let why = if message.is_empty() {
+                        format!("validation error: rule {rule} failed")
+                    } else {
+                        message.to_owned()
+                    };
+                    (Status::Fail, why)
                 } else {
                     (Status::Pass, passed())
                 }
             }
-            Self::Loops(loops) => return answer_loops(loops, rule, scene),
+            Self::Loops(loops) => return answer_loops(loops, (rule, message), scene),
             Self::PodSecurity(_) => (Status::Error, "podSecurity stands in no loop".to_owned()),
         })
-    }
-
-    /// A failure in upstream's words.
-    fn words(&self, rule: &str, message: &str, why: &str) -> String {
-        let message = message.trim();
-        let with_stop = |text: &str| if text.ends_with('.') { text.to_owned() } else { format!("{text}.") };
-        match self {
-            Self::Pattern(_) if message.is_empty() => {
-                format!("validation error: rule {rule} failed at path {why}")
-            }
-            Self::Pattern(_) => format!("validation error: {} rule {rule} failed at path {why}", with_stop(message)),
-            Self::AnyPattern(_) if message.is_empty() => format!("validation error: {why}"),
-            Self::AnyPattern(_) => format!("validation error: {} {why}", with_stop(message)),
-            Self::Deny(_) if message.is_empty() => format!("validation error: rule {rule} failed"),
-            Self::Deny(_) => message.to_owned(),
-            Self::Loops(_) if message.is_empty() => format!("validation failure: {why}"),
-            Self::Loops(_) => format!("validation failure: {message}"),
-            Self::PodSecurity(_) => why.to_owned(),
-        }
     }
 }
 
@@ -267,7 +246,9 @@ fn read_loops(list: &[Value], path: &str, depth: usize, notes: &mut Notes) -> Ve
                 loops.push(Loop { list, context, preconditions, element_scope, check: Box::new(check) });
             }
             (None, _) => {}
-            _ => notes.refuse(&path, "exactly one of `pattern`, `anyPattern`, `deny` and `foreach` is needed"),
+            _ => {
+                notes.refuse(&path, "exactly one of `pattern`, `anyPattern`, `deny` and `foreach` is needed")
+            }
         }
     }
     loops
@@ -289,7 +270,7 @@ pub(crate) fn elements(value: Value) -> Vec<Value> {
     }
 }
 
-fn answer_loops(loops: &[Loop], rule: &str, scene: &mut Scene<'_, '_>) -> Result<Answer, Error> {
+fn answer_loops(loops: &[Loop], words: (&str, &str), scene: &mut Scene<'_, '_>) -> Result<Answer, Error> {
     let mut applied = 0;
     for own in loops {
         let list = match own.list.evaluate(scene.names) {
@@ -306,7 +287,7 @@ fn answer_loops(loops: &[Loop], rule: &str, scene: &mut Scene<'_, '_>) -> Result
             if !scene.names.enter(element.clone(), index) {
                 return Err(Error::Limit("loops are nested too deep"));
             }
-            let answer = own.answer(rule, element, scene);
+            let answer = own.answer(words, element, scene);
             scene.names.leave();
             scene.names.reset(mark);
             match answer? {
@@ -325,7 +306,12 @@ fn answer_loops(loops: &[Loop], rule: &str, scene: &mut Scene<'_, '_>) -> Result
 }
 
 impl Loop {
-    fn answer(&self, rule: &str, element: Value, scene: &mut Scene<'_, '_>) -> Result<Answer, Error> {
+    fn answer(
+        &self,
+        words: (&str, &str),
+        element: Value,
+        scene: &mut Scene<'_, '_>,
+    ) -> Result<Answer, Error> {
         for entry in &self.context {
             entry.load(scene.names, scene.facts, scene.wants, scene.own)?;
         }
@@ -338,12 +324,41 @@ impl Loop {
         }
         let of_element = self.element_scope.unwrap_or(element.is_object());
         let value = if of_element { element } else { scene.names.current().clone() };
-        self.check.of(&value, rule, scene)
+        self.check.of(&value, words, scene)
     }
 }
 
 fn template(value: &Value, path: &str, notes: &mut Notes) -> Option<Template> {
     Template::of(value).map_err(|error| notes.refuse(path, error.to_string())).ok()
+}
+
+fn judged(judgement: Judgement) -> Answer {
+    let status = match judgement.status {
+        pattern::Status::Pass => Status::Pass,
+        pattern::Status::Skip => Status::Skip,
+        pattern::Status::Fail => Status::Fail,
+        pattern::Status::Error => Status::Error,
+    };
+    (status, judgement.message)
+}
+
+/// Holds a pod, or what makes pods, against the Pod Security Standards.
+fn pod_security(own: &PodSecurity, rule: &str, object: &Value, lifted: &[Exclusion]) -> Answer {
+    let kind = object["kind"].as_str().unwrap_or_default();
+    let Some(place) = Place::of_kind(kind) else {
+        return (Status::Skip, format!("a {kind} has no pod in it"));
+    };
+    let [metadata, spec] = place.pointers();
+    let at = |pointer: &str| object.pointer(pointer).unwrap_or(&Value::Null);
+    match own.evaluate(at(metadata), at(spec), lifted) {
+        podsecurity::Verdict::Passed | podsecurity::Verdict::Excepted => {
+            (Status::Pass, podsecurity::passed(rule))
+        }
+        podsecurity::Verdict::Violated(violations) => (Status::Fail, own.failed(rule, &violations, place)),
+        podsecurity::Verdict::Unreadable(problem) => {
+            (Status::Error, format!("{}: {}", problem.path, problem.reason))
+        }
+    }
 }
 
 fn shown(value: &Value) -> String {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use countersign_policy::{Engine, Evaluation, Facts, Keys, Outcome, Phase, Review, Want, load};
+use countersign_policy::{Engine, Evaluation, Fact, Facts, Keys, Outcome, Phase, Review, load};
 use countersign_reference::{Digest, Reference};
 use countersign_signature::sign::{Scheme, Signer};
 use countersign_site::Site;
@@ -72,10 +72,10 @@ fn run(
         match engine.evaluate(review, phase, Tier::Fail, &facts) {
             Evaluation::Done(outcome) => return (*outcome, asked),
             Evaluation::Needs(wants) => {
-                for Want { question, wait } in wants {
-                    asked.push(question.image.clone());
-                    let answer = answer(&question.image);
-                    facts.add(Want { question, wait }, Some(answer));
+                for want in wants {
+                    let image = want.question().unwrap().0.image.clone();
+                    asked.push(image.clone());
+                    facts.add(want, Fact::Verdict(Some(answer(&image))));
                 }
             }
         }
@@ -84,7 +84,7 @@ fn run(
 
 /// A pod with one image in each place that there is for one.
 fn pod(images: [&str; 4]) -> Value {
-    json!({ "kind": "Pod", "metadata": { "name": "p" }, "spec": {
+    json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "p" }, "spec": {
         "containers": [{ "name": "c", "image": images[0] }],
         "initContainers": [{ "name": "i", "image": images[1] }],
         "ephemeralContainers": [{ "name": "e", "image": images[2] }],

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use countersign_policy::{
-    Engine, Evaluation, Facts, Keys, Phase, Review, SecretKeys, SiteKey, VERIFY_FIELDS, Want, load,
+    Engine, Evaluation, Fact, Facts, Keys, Phase, Review, SecretKeys, SiteKey, VERIFY_FIELDS, Want, load,
 };
 use countersign_reference::Digest;
 use countersign_signature::sign::{Scheme, Signer};
@@ -56,16 +56,17 @@ impl World {
 
     /// What a verifier would say.
     fn answer(&self, want: &Want) -> Verdict {
-        let trust = Trust::new(&want.question.attestors).unwrap();
+        let (question, _) = want.question().unwrap();
+        let trust = Trust::new(&question.attestors).unwrap();
         let time = Time::Judged("2026-06-01T00:00:00Z".parse().unwrap());
         let mut judge = Judge::new(&trust, &self.digest, Terms { time, ..Terms::within(Limits::DEFAULT) });
-        let materials = if want.question.repository.is_some() { &self.elsewhere } else { &self.beside };
+        let materials = if question.repository.is_some() { &self.elsewhere } else { &self.beside };
         let located = |material: &Material| Located {
             at: "test".to_owned(),
             artifact: "signature".to_owned(),
             material: material.clone(),
         };
-        let image = want.question.image.clone();
+        let image = question.image.clone();
         let verdict = Verdict::because(image, Outcome::Rejected, Code::KeyMismatch, "not by these");
         match materials.iter().find_map(|material| judge.add(&located(material))) {
             None => verdict,
@@ -108,7 +109,7 @@ impl World {
                 Evaluation::Needs(wants) => {
                     for want in wants {
                         let verdict = self.answer(&want);
-                        facts.add(want, Some(verdict));
+                        facts.add(want, Fact::Verdict(Some(verdict)));
                     }
                 }
             }
