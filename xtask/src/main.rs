@@ -1,5 +1,6 @@
-//! Chores of this repository: `cargo xtask tools | test | lint | fuzz | defences | image | bench | ci`.
+//! Chores of this repository: `cargo xtask tools | test | lint | fuzz | defences | conformance | image | bench | ci`.
 
+mod conformance;
 mod defences;
 mod fuzz;
 mod image;
@@ -18,6 +19,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   lint    formatting, clippy, licences and bans, invariants, documentation
   defences [T-xx …]
           takes each defence out, in a copy, and sees the test of its attack fail (docs/attacks.md)
+  conformance DIR [--least N]
+          runs upstream's tests of its policies (a checkout of kyverno/policies) and counts what passes
   fuzz    coverage-guided fuzzing (see fuzz/README.md) [--seconds N] [TARGET…]; 60 s for each target
   image   the program's own image as an OCI image layout [DIRECTORY]; --check: two builds, one digest
   bench   benchmarks (see BENCHMARKS.md)
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
         ["test", rest @ ..] => test(rest),
         ["lint"] => lint(),
         ["defences", ids @ ..] => defences::check(ids),
+        ["conformance", rest @ ..] => conformance::check(rest),
         ["fuzz", rest @ ..] => fuzz::fuzz(rest),
         ["image"] => image::build(&root().join(image::DIRECTORY)),
         ["image", "--check"] => image::check(&root().join(image::DIRECTORY)),

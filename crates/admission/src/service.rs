@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use countersign_https::{Body, full};
-use countersign_policy::{Engine, Finding, Phase, Review, Want};
+use countersign_policy::{Engine, Fact, Finding, Phase, Review, Want};
 use countersign_verdict::{Decision, Question, Tier, Verdict, text};
 use countersign_verifier::{Purpose, Verifier};
 use futures_util::FutureExt as _;
@@ -105,7 +105,12 @@ impl<A: Answers> Service<A> {
     pub async fn confirm(&self, review: Review, deadline: Instant) {
         let tier = if self.engine.is_bootstrap(&review.namespace) { Tier::Ignore } else { Tier::Fail };
         let find_out = |want: Want| async move {
-            Some(self.answers.verify(want.question, deadline, Purpose::Decision).await)
+            match want {
+                Want::Verdict { question, .. } => {
+                    Fact::Verdict(Some(self.answers.verify(question, deadline, Purpose::Decision).await))
+                }
+                Want::ConfigMap { .. } | Want::Namespace { .. } => no_cluster(),
+            }
         };
         _ = self.engine.decide(&review, Phase::Mutate, tier, find_out).await;
     }
@@ -235,12 +240,13 @@ impl<A: Answers> Service<A> {
         Answer { denials: outcome.denials, warnings: outcome.warnings, patch }
     }
 
-    async fn find_out(&self, want: Want, deadline: Instant, purpose: Purpose) -> Option<Verdict> {
-        let at_hand = self.answers.at_hand(&want.question);
-        if at_hand.is_none() && want.wait {
-            return Some(self.answers.verify(want.question, deadline, purpose).await);
+    async fn find_out(&self, want: Want, deadline: Instant, purpose: Purpose) -> Fact {
+        let Want::Verdict { question, wait } = want else { return no_cluster() };
+        let at_hand = self.answers.at_hand(&question);
+        if at_hand.is_none() && wait {
+            return Fact::Verdict(Some(self.answers.verify(question, deadline, purpose).await));
         }
-        at_hand
+        Fact::Verdict(at_hand)
     }
 
     /// One verdict: a line of the decision log, and whoever else wants to know.
@@ -291,6 +297,10 @@ impl<A: Answers> Service<A> {
             service.background.lock().unwrap_or_else(PoisonError::into_inner).remove(&question);
         });
     }
+}
+
+fn no_cluster() -> Fact {
+    Fact::Value(Err("there is no cluster to ask".to_owned()))
 }
 
 /// What it is about.

@@ -4,6 +4,7 @@ mod cluster;
 mod dns;
 mod install;
 mod node;
+mod trial;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ pub(crate) use cluster::{
 pub(crate) use dns::{DnsClear, DnsCommand, DnsOverride, DnsPlace, DnsSet, DnsStatus};
 pub(crate) use install::{InstallCommand, InstallPlace, RetireBootstrap, SwitchOver};
 pub(crate) use node::{NodeApply, NodeCheck, NodeCommand, NodePlace, NodeRender, NodeRules};
+pub(crate) use trial::{ApplyArguments, Format, TestArguments};
 
 /// Only images that somebody trusted has signed.
 #[derive(Debug, Parser)]
@@ -33,6 +35,10 @@ pub(crate) enum Command {
     Demo,
     /// Verify images where a node would pull them from, and say what was found
     Verify(VerifyArguments),
+    /// Hold policies against objects whose results are written down, as `kyverno test` does
+    Test(TestArguments),
+    /// Say what policies make of objects, as `kyverno apply` does
+    Apply(ApplyArguments),
     /// Serve the admission webhooks
     Serve(ServeArguments),
     /// Put images and their signatures into one file or directory that crosses the gap
@@ -460,6 +466,8 @@ pub(crate) enum Output {
 pub(crate) enum Exit {
     /// All is well.
     Good,
+    /// Nothing but warnings: whoever called has said which code that is.
+    Warned(u8),
     /// Something could not be reached: no verdict.
     Unreachable,
     /// A negative verdict.
@@ -472,6 +480,7 @@ impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(match exit {
             Exit::Good => 0,
+            Exit::Warned(code) => code,
             Exit::Negative => 1,
             Exit::Usage => 2,
             Exit::Unreachable => 3,

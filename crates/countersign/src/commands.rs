@@ -4,13 +4,15 @@ use anyhow::Result;
 use tokio::runtime::Runtime;
 
 use crate::cli::{Command, DnsCommand, Exit, RegistryCommand};
-use crate::{bundle, crds, demo, dns, evidence, install, mirror, node, registry, serve, verify, webhook};
+use crate::{apply, bundle, crds, demo, dns, evidence, install, mirror, node, registry, serve, testing, verify, webhook};
 
 /// Runs a command to its end.
 pub(crate) fn run(command: Command, runtime: &Runtime) -> Result<Exit> {
     match command {
         Command::Demo => runtime.block_on(demo::run()),
         Command::Verify(arguments) => runtime.block_on(verify::run(&arguments)),
+        Command::Test(arguments) => runtime.block_on(testing::run(&arguments)),
+        Command::Apply(arguments) => runtime.block_on(apply::run(&arguments)),
         Command::Serve(arguments) => runtime.block_on(serve::run(&arguments)),
         Command::Bundle(command) => runtime.block_on(bundle::run(&command)),
         Command::Node(command) => node::run(&command),

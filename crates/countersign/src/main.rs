@@ -1,5 +1,6 @@
 //! The command line: arguments, output, exit codes.
 
+mod apply;
 mod bundle;
 mod cli;
 mod commands;
@@ -18,6 +19,8 @@ mod registry;
 mod serve;
 mod site;
 mod sources;
+mod testing;
+mod trial;
 mod verify;
 mod webhook;
 

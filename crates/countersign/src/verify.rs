@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use countersign_clock::SystemClock;
 use countersign_evidence::Memory;
 use countersign_mirrors::Severity;
-use countersign_policy::{Engine, Finding, Phase, Review};
+use countersign_policy::{Engine, Fact, Finding, Phase, Review, Want};
 use countersign_reference::Reference;
 use countersign_site::Site;
 use countersign_verdict::{Attestors, Code, Decision, Outcome, Question, Tier, Verdict, text};
@@ -133,10 +133,15 @@ impl Setup {
                 "spec": { "containers": [{ "name": "verify", "image": written }] },
             },
         }));
-        let find_out = async |question: Question| {
-            Some(self.verifier.verify(&question, self.deadline, Purpose::Decision).await)
+        let find_out = async |want: Want| match want {
+            Want::Verdict { question, .. } => {
+                Fact::Verdict(Some(self.verifier.verify(&question, self.deadline, Purpose::Decision).await))
+            }
+            Want::ConfigMap { .. } | Want::Namespace { .. } => {
+                Fact::Value(Err("there is no cluster to ask".to_owned()))
+            }
         };
-        let decided = engine.decide(&review, Phase::Mutate, Tier::Fail, |want| find_out(want.question)).await;
+        let decided = engine.decide(&review, Phase::Mutate, Tier::Fail, &find_out).await;
         let refused = |code, why: String| {
             let image = written.to_owned();
             Line { rule: None, answer: Answer::Refused { image, code, why } }

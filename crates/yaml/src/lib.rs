@@ -43,6 +43,11 @@ pub fn document(text: &str) -> Result<Value, YamlError> {
     }
 }
 
+/// A value as one document, for people.
+pub fn text(value: &Value) -> Result<String, YamlError> {
+    serde_saphyr::to_string(value).map_err(|error| YamlError::Syntax(error.to_string()))
+}
+
 /// Why a text is not what was expected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -71,6 +76,12 @@ mod tests {
         assert_eq!(document("a: yes\nb: 0777\nc: '1'").unwrap(), json!({"a": true, "b": 511, "c": "1"}));
         assert_eq!(documents("---\na: 1\n---\n---\nb: 2\n").unwrap().len(), 2);
         assert_eq!(document("base: &b {x: 1}\nuse: {<<: *b, y: 2}").unwrap()["use"], json!({"x": 1, "y": 2}));
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let value = json!({"a": [{"b": "yes", "c": "0777"}, "x: y\nz\n"], "d": null, "e": {}, "f": 1.5});
+        assert_eq!(document(&text(&value).unwrap()).unwrap(), value);
     }
 
     #[test]
