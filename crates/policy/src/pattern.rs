@@ -53,7 +53,6 @@ pub enum Matched {
 
 /// The status of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the field's own words")]
 pub enum Status {
     Pass,
     Skip,

@@ -27,7 +27,7 @@ const NO_SITE: &str = "
 apiVersion: countersign.dev/v1alpha1
 kind: Site
 spec:
-  registry: { name: registry.invalid, endpoints: [{ name: none, url: 'https://nowhere.invalid' }] }
+  registry: { name: registry.invalid, endpoints: [{ name: none, url: 'http://127.0.0.1:1' }] }
   rewrite: { enabled: false }
 ";
 
