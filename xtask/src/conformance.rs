@@ -78,12 +78,7 @@ fn note(counts: &mut Counts, of: &str, good: bool) {
 }
 
 #[expect(clippy::print_stdout, reason = "this is a command line")]
-fn print(
-    cases: (usize, usize),
-    categories: &Counts,
-    kinds: &Counts,
-    misses: &[(String, String, String)],
-) {
+fn print(cases: (usize, usize), categories: &Counts, kinds: &Counts, misses: &[(String, String, String)]) {
     for (heading, counts) in [("cases by directory", categories), ("results by kind of rule", kinds)] {
         println!("{heading}");
         for (of, (good, all)) in counts {

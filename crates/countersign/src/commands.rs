@@ -4,7 +4,10 @@ use anyhow::Result;
 use tokio::runtime::Runtime;
 
 use crate::cli::{Command, DnsCommand, Exit, RegistryCommand};
-use crate::{apply, bundle, crds, demo, dns, evidence, install, mirror, node, registry, serve, testing, verify, webhook};
+use crate::{
+    apply, bundle, crds, demo, dns, evidence, install, mirror, node, registry, serve, testing, verify,
+    webhook,
+};
 
 /// Runs a command to its end.
 pub(crate) fn run(command: Command, runtime: &Runtime) -> Result<Exit> {

@@ -71,7 +71,10 @@ fn what_cannot_be_read_is_wrong_usage() {
     std::fs::write(directory.path().join("policy.yaml"), policy).unwrap();
     std::fs::write(&file, "kind: Test\npolicies: [policy.yaml]").unwrap();
     let (code, out, _) = run(&["test", path]);
-    assert!(code == 2 && out.contains("ValidatingPolicy `cel` (policies.kyverno.io/v1) is not supported"), "{out}");
+    assert!(
+        code == 2 && out.contains("ValidatingPolicy `cel` (policies.kyverno.io/v1) is not supported"),
+        "{out}"
+    );
     assert_eq!(run(&["test"]).0, 2);
     assert_eq!(run(&["apply", "policies.yaml"]).0, 2, "there is no object");
     assert_eq!(run(&["apply", "absent.yaml", "-r", "objects.yaml"]).0, 2);
@@ -83,7 +86,10 @@ fn policies_are_applied_to_objects() {
         run(&["apply", "policies.yaml", "-r", "objects.yaml", "-e", "exception.yaml", "-s", "team=red"]);
     assert_eq!((code, errors.as_str()), (1, ""), "{out}");
     assert!(out.starts_with("Applying 4 policies to 6 resources...\n"), "{out}");
-    assert!(out.contains("policy images -> resource default/Pod/latest failed:\n1 - no-latest (fail)"), "{out}");
+    assert!(
+        out.contains("policy images -> resource default/Pod/latest failed:\n1 - no-latest (fail)"),
+        "{out}"
+    );
     assert!(out.contains("2 - our-registry (fail) validation failure: "), "{out}");
     assert!(!out.contains("monitoring/Pod/agent failed"), "an exception lifts it: {out}");
     assert!(out.contains("policy baseline -> resource apps/Pod/intruder failed"), "{out}");

@@ -319,8 +319,17 @@ fn make_parents(target: &mut Value, path: &[String], added: &mut usize) -> Resul
         let below = match value {
             Value::Object(fields) => fields.entry(part.as_str()).or_insert(Value::Null),
             Value::Array(list) => {
-                let at = place(part, list.len());
-                let at = at.ok_or_else(|| format!("`{part}` is no place in a list of {}", list.len()))?;
+                let end = list.len();
+                let at = match place(part, end) {
+                    Some(at) => at,
+                    // What there is not yet, counted from the end, is made as `add` would.
+                    None => {
+                        let at = if part == "-" { Some(end) } else { place(part, end + 1) };
+                        let at = at.ok_or_else(|| format!("`{part}` is no place in a list of {end}"))?;
+                        list.insert(at, Value::Null);
+                        at
+                    }
+                };
                 if at >= list.len() {
                     filled(i64::try_from(at).unwrap_or(i64::MAX))?;
                     list.resize(at + 1, Value::Null);

@@ -2,6 +2,8 @@
 //!
 //! What depends on no fact is done once: rounds that wait for facts look only at the cases.
 
+mod before;
+
 use std::collections::BTreeMap;
 
 use countersign_jmespath::Error;
@@ -317,17 +319,17 @@ impl<'a> Run<'a> {
             {
                 continue;
             }
+            let action = own.action.of(&self.review.namespace).or(policy.action.of(&self.review.namespace));
+            let enforce = self.engine.enforces(action.unwrap_or(false));
             let answer = match self.enter(policy, rule, facts, wants) {
                 Begun::Not | Begun::Lacking => continue,
                 Begun::Answered(status, why) => Ok((status, why)),
-                Begun::Ready => self.hold(own, policy, rule, facts, wants),
+                Begun::Ready => self.hold(own, (policy, rule, enforce), facts, wants),
             };
             let Ok((status, message)) = answer else { continue };
             if status != Status::Skip {
                 over.push(&policy.name);
             }
-            let action = own.action.of(&self.review.namespace).or(policy.action.of(&self.review.namespace));
-            let enforce = self.engine.enforces(action.unwrap_or(false));
             let denies = self.tier == Tier::Fail
                 && match status {
                     Status::Fail => enforce,
@@ -346,12 +348,11 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Holds the object against a rule; one that was as wrong before may stay so.
+    /// Holds the object against a rule; where the rule enforces, one that was as wrong before may stay so.
     fn hold(
         &mut self,
         own: &Validate,
-        policy: &Policy,
-        rule: &Rule,
+        (policy, rule, enforce): (&Policy, &Rule, bool),
         facts: &Facts,
         wants: &mut Vec<Want>,
     ) -> Result<(Status, String), Lacking> {
@@ -375,17 +376,13 @@ impl<'a> Run<'a> {
                 return Ok((Status::Skip, lifted_by(&[*exception])));
             }
         }
-        if own.allow_existing && self.review.operation == "UPDATE" {
-            let Some(old) = self.review.old() else { return Ok(found) };
-            let mut request = names.request().clone();
-            request["object"] = old.clone();
-            let now = names.swap_request(request);
-            let before = answer(names, &[]);
-            names.swap_request(now);
-            if before?.0 == Status::Fail {
-                let why = "skipping the rule evaluation as pre-existing violations are allowed";
-                return Ok((Status::Skip, why.to_owned()));
-            }
+        if own.allow_existing
+            && enforce
+            && self.review.operation == "UPDATE"
+            && self.failed_before(own, (policy, rule), facts, wants)?
+        {
+            let why = "skipping the rule evaluation as pre-existing violations are allowed";
+            return Ok((Status::Skip, why.to_owned()));
         }
         Ok(found)
     }

@@ -54,7 +54,13 @@ pub(crate) struct ApplyArguments {
     pub(crate) policies: Vec<PathBuf>,
 
     /// Objects: files, or directories of `*.yaml` and `*.yml`; may be given more than once
-    #[arg(short, long = "resource", visible_alias = "resources", value_name = "RESOURCE", value_delimiter = ',')]
+    #[arg(
+        short,
+        long = "resource",
+        visible_alias = "resources",
+        value_name = "RESOURCE",
+        value_delimiter = ','
+    )]
     pub(crate) resource: Vec<PathBuf>,
 
     /// Read objects from stdin, too
@@ -74,7 +80,13 @@ pub(crate) struct ApplyArguments {
     pub(crate) userinfo: Option<PathBuf>,
 
     /// PolicyExceptions; may be given more than once
-    #[arg(short, long = "exception", visible_alias = "exceptions", value_name = "FILE", value_delimiter = ',')]
+    #[arg(
+        short,
+        long = "exception",
+        visible_alias = "exceptions",
+        value_name = "FILE",
+        value_delimiter = ','
+    )]
     pub(crate) exception: Vec<PathBuf>,
 
     /// Print a policy report instead

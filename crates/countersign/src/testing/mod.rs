@@ -97,7 +97,12 @@ impl Selector {
     }
 }
 
-fn print_tables(done: &[(&PathBuf, Result<Case>)], fail_only: bool, passed: usize, failed: usize) -> Result<()> {
+fn print_tables(
+    done: &[(&PathBuf, Result<Case>)],
+    fail_only: bool,
+    passed: usize,
+    failed: usize,
+) -> Result<()> {
     let mut out = std::io::stdout().lock();
     for (file, case) in done {
         let rows = match case {
@@ -113,7 +118,14 @@ fn print_tables(done: &[(&PathBuf, Result<Case>)], fail_only: bool, passed: usiz
                 let word = if row.passed { "Pass" } else { "Fail" };
                 let number = (index + 1).to_string();
                 let reason = row.told();
-                vec![number, row.policy.clone(), row.rule.clone(), row.resource.clone(), word.to_owned(), reason]
+                vec![
+                    number,
+                    row.policy.clone(),
+                    row.rule.clone(),
+                    row.resource.clone(),
+                    word.to_owned(),
+                    reason,
+                ]
             })
             .collect();
         if !shown.is_empty() {

@@ -88,7 +88,8 @@ impl Documents {
     pub(crate) fn read_policies(&mut self, path: &Path, keys: &Keys) -> Result<()> {
         for file in files(path)? {
             for document in read(&file)? {
-                let shown = format!("{}: {} `{}`", file.display(), word(&document["kind"]), name_of(&document));
+                let shown =
+                    format!("{}: {} `{}`", file.display(), word(&document["kind"]), name_of(&document));
                 let group = document["apiVersion"].as_str().unwrap_or_default();
                 if let Some(policy) = countersign_policy::load(&document, keys) {
                     if self.policies.iter().any(|other| other.policy.name == policy.name) {
@@ -96,7 +97,9 @@ impl Documents {
                     }
                     self.policies.push(PolicySource::of(&document, policy));
                 } else if is_policy_group(group) {
-                    bail!("{shown} ({group}) is not supported: expected ClusterPolicy or Policy of kyverno.io");
+                    bail!(
+                        "{shown} ({group}) is not supported: expected ClusterPolicy or Policy of kyverno.io"
+                    );
                 } else {
                     crate::site::warn(&format!("{shown} is no policy, and is left out"));
                 }
@@ -109,7 +112,8 @@ impl Documents {
     pub(crate) fn read_exceptions(&mut self, path: &Path) -> Result<()> {
         for file in files(path)? {
             for document in read(&file)? {
-                let shown = format!("{}: {} `{}`", file.display(), word(&document["kind"]), name_of(&document));
+                let shown =
+                    format!("{}: {} `{}`", file.display(), word(&document["kind"]), name_of(&document));
                 let exception = Exception::load(&document);
                 let exception = exception.with_context(|| format!("{shown} is no PolicyException"))?;
                 if let Some(refusal) = exception.refusals.first() {

@@ -12,7 +12,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use countersign_policy::{Engine, Exception, Fact, Keys, Kind, Outcome, Phase, Response, Review, Status, Want};
+use countersign_policy::{
+    Engine, Exception, Fact, Keys, Kind, Outcome, Phase, Response, Review, Status, Want,
+};
 use countersign_site::{Pinning, Site};
 use countersign_verdict::Tier;
 use jiff::Timestamp;
@@ -144,11 +146,11 @@ impl Trial {
             .rev()
             .find_map(|values| values.get("request.operation")?.as_str());
         let operation = operation.or(said).unwrap_or("CREATE").to_owned();
-        let (group, version) =
-            object["apiVersion"].as_str().unwrap_or_default().rsplit_once('/').unwrap_or((
-                "",
-                object["apiVersion"].as_str().unwrap_or_default(),
-            ));
+        let (group, version) = object["apiVersion"]
+            .as_str()
+            .unwrap_or_default()
+            .rsplit_once('/')
+            .unwrap_or(("", object["apiVersion"].as_str().unwrap_or_default()));
         let mut request = json!({
             "uid": "", "operation": operation, "dryRun": false, "name": name_of(object),
             "namespace": namespace_of(object),
@@ -185,7 +187,8 @@ impl Trial {
             }
             Want::Namespace { name } => {
                 let labels = self.values.namespace_labels(&name);
-                let of_object = || object("Namespace", &name, None).map(|object| &object["metadata"]["labels"]);
+                let of_object =
+                    || object("Namespace", &name, None).map(|object| &object["metadata"]["labels"]);
                 Fact::Value(Ok(labels.or_else(of_object).cloned().unwrap_or_else(|| json!({}))))
             }
         }
