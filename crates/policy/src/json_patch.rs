@@ -387,6 +387,9 @@ mod tests {
         check(json!({}), op("add", "/a~1b/c~0d", json!(1)), Ok(json!({ "a/b": { "c~d": 1 } })));
         check(json!({}), op("add", "/a/2", json!(1)), Ok(json!({ "a": [null, null, 1] })));
         check(json!({ "a": [] }), op("add", "/a/1/b", json!(1)), Ok(json!({ "a": [null, { "b": 1 }] })));
+        check(json!({}), op("add", "/a/-1/b/-1", json!(1)), Ok(json!({ "a": [{ "b": [1] }] })));
+        check(json!({ "a": [] }), op("add", "/a/-/b", json!(1)), Ok(json!({ "a": [{ "b": 1 }] })));
+        check(json!({ "a": [{}] }), op("add", "/a/-1/b", json!(1)), Ok(json!({ "a": [{ "b": 1 }] })));
         check(json!({ "a": null }), op("add", "/a/b", json!(1)), Ok(json!({ "a": { "b": 1 } })));
         check(json!({ "a": 1 }), op("add", "", json!({ "b": 2 })), Ok(json!({ "b": 2 })));
         check(json!({ "a": 1 }), op("remove", "/a", json!(null)), Ok(json!({})));
