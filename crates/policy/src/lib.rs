@@ -14,6 +14,7 @@
 
 mod conditions;
 mod drive;
+mod duration;
 mod engine;
 mod fields;
 mod images;
@@ -21,17 +22,20 @@ mod keys;
 mod load;
 mod names;
 mod patch;
+mod quantity;
 mod review;
 mod run;
 mod selector;
 mod template;
 
 pub use drive::{Endless, MAX_ROUNDS};
+pub use duration::Duration;
 pub use engine::{Engine, Evaluation, Facts, Finding, MAX_IMAGES, Outcome, Phase, RuleResult, Want};
 pub use fields::Refusal;
 pub use images::IMAGE_PLACES;
 pub use keys::{Keys, SECRET_KEY, SecretKeys, SiteKey};
 pub use load::{Policy, VERIFY_FIELDS, load};
+pub use quantity::Quantity;
 pub use review::Review;
 
 /// Functions beyond the dialect's own: `registry_rewrite(image)` is the one rewriter.
