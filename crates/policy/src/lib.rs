@@ -12,6 +12,7 @@
 //! gets pinned. The validating phase decides again on the final object, by itself: nothing in
 //! the object is read as proof.
 
+mod anchor;
 mod conditions;
 mod drive;
 mod duration;
@@ -22,9 +23,11 @@ mod keys;
 mod load;
 mod names;
 mod patch;
+mod pattern;
 mod quantity;
 mod review;
 mod run;
+mod scalar;
 mod selector;
 mod template;
 
@@ -35,6 +38,10 @@ pub use fields::Refusal;
 pub use images::IMAGE_PLACES;
 pub use keys::{Keys, SECRET_KEY, SecretKeys, SiteKey};
 pub use load::{Policy, VERIFY_FIELDS, load};
+pub use pattern::{
+    Judgement, MAX_PATTERN_DEPTH, MAX_PATTERN_STEPS, Matched, Status, judge_any_pattern, judge_pattern,
+    match_pattern,
+};
 pub use quantity::Quantity;
 pub use review::Review;
 
