@@ -23,6 +23,7 @@ mod keys;
 mod load;
 mod names;
 mod patch;
+mod operators;
 mod pattern;
 mod quantity;
 mod review;
@@ -38,6 +39,7 @@ pub use fields::Refusal;
 pub use images::IMAGE_PLACES;
 pub use keys::{Keys, SECRET_KEY, SecretKeys, SiteKey};
 pub use load::{Policy, VERIFY_FIELDS, load};
+pub use operators::Operator;
 pub use pattern::{
     Judgement, MAX_PATTERN_DEPTH, MAX_PATTERN_STEPS, Matched, Status, judge_any_pattern, judge_pattern,
     match_pattern,
