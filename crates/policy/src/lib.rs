@@ -21,8 +21,9 @@ mod fields;
 mod images;
 mod keys;
 mod load;
+mod merge;
+mod merge_keys;
 mod names;
-mod patch;
 mod operators;
 mod pattern;
 mod quantity;
@@ -39,6 +40,7 @@ pub use fields::Refusal;
 pub use images::IMAGE_PLACES;
 pub use keys::{Keys, SECRET_KEY, SecretKeys, SiteKey};
 pub use load::{Policy, VERIFY_FIELDS, load};
+pub use merge::{MAX_MERGE_DEPTH, MAX_MERGE_STEPS, MergeError, merge_patch};
 pub use operators::Operator;
 pub use pattern::{
     Judgement, MAX_PATTERN_DEPTH, MAX_PATTERN_STEPS, Matched, Status, judge_any_pattern, judge_pattern,
