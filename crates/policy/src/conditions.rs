@@ -1,10 +1,10 @@
-//! Preconditions (Kyverno `pkg/engine/variables/operator`).
+//! Preconditions and the conditions of `deny` (Kyverno `pkg/engine/variables/evaluate.go`).
 
 use countersign_jmespath::{Error, Scope};
-use countersign_reference::wildcard_match;
 use serde_json::Value;
 
 use crate::fields::{Fields, Notes};
+use crate::operators::Operator;
 use crate::template::Template;
 
 /// `{any: […], all: […]}`, both of which have to hold; a plain list is `all`.
@@ -19,17 +19,7 @@ struct Condition {
     key: Template,
     operator: Operator,
     value: Template,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Operator {
-    Equals,
-    NotEquals,
-    AnyIn,
-    AllIn,
-    AnyNotIn,
-    AllNotIn,
-    Order(fn(f64, f64) -> bool),
+    message: String,
 }
 
 impl Conditions {
@@ -48,15 +38,29 @@ impl Conditions {
     }
 
     pub(crate) fn hold(&self, scope: &dyn Scope) -> Result<bool, Error> {
+        Ok(self.judge(scope)?.0)
+    }
+
+    /// Whether they hold, with the messages of those that decide it.
+    pub(crate) fn judge(&self, scope: &dyn Scope) -> Result<(bool, String), Error> {
         // Everything is evaluated before anything is concluded, so that all that is missing is
         // asked for at once.
-        let evaluate = |list: &[Condition]| -> Result<Vec<bool>, Error> {
-            let results: Vec<_> = list.iter().map(|condition| condition.holds(scope)).collect();
-            results.into_iter().collect()
-        };
-        let (any, all) = (evaluate(&self.any)?, evaluate(&self.all)?);
-        Ok((any.is_empty() || any.contains(&true)) && !all.contains(&false))
+        let (any, all) = (evaluate(&self.any, scope)?, evaluate(&self.all, scope)?);
+        let first = any.iter().position(|(_, holds)| *holds);
+        let failed = all.iter().position(|(_, holds)| !holds);
+        let holds = (any.is_empty() || first.is_some()) && failed.is_none();
+        // As upstream, which stops at the first that decides a block.
+        let mut decisive = any;
+        decisive.truncate(first.map_or(usize::MAX, |first| first + 1));
+        decisive.extend(all.into_iter().take(failed.map_or(usize::MAX, |failed| failed + 1)));
+        Ok((holds, messages(&decisive, holds)))
     }
+}
+
+fn evaluate<'a>(list: &'a [Condition], scope: &dyn Scope) -> Result<Vec<(&'a Condition, bool)>, Error> {
+    let results: Vec<_> =
+        list.iter().map(|condition| condition.holds(scope).map(|holds| (condition, holds))).collect();
+    results.into_iter().collect()
 }
 
 fn read_list(list: &[Value], path: &str, notes: &mut Notes) -> Vec<Condition> {
@@ -72,101 +76,70 @@ fn read_list(list: &[Value], path: &str, notes: &mut Notes) -> Vec<Condition> {
                 .ok()
         };
         let (key, value) = (template("key"), template("value"));
-        fields.no_effect(&["message"], "messages of preconditions are not shown", notes);
+        let message = fields.text("message", notes).unwrap_or_default().to_owned();
         fields.finish(notes);
-        let Some(operator) = Operator::read(&operator) else {
-            notes.refuse(&format!("{path}.operator"), format!("operator `{operator}` is not supported yet"));
+        let Some(operator) = Operator::parse(&operator) else {
+            notes.refuse(&format!("{path}.operator"), format!("`{operator}` is no operator"));
             continue;
         };
         if let (Some(key), Some(value)) = (key, value) {
-            conditions.push(Condition { key, operator, value });
+            conditions.push(Condition { key, operator, value, message });
         }
     }
     conditions
 }
 
-impl Operator {
-    fn read(text: &str) -> Option<Self> {
-        Some(match text.to_ascii_lowercase().as_str() {
-            "equal" | "equals" => Self::Equals,
-            "notequal" | "notequals" => Self::NotEquals,
-            "in" | "allin" => Self::AllIn,
-            "anyin" => Self::AnyIn,
-            "notin" | "allnotin" => Self::AllNotIn,
-            "anynotin" => Self::AnyNotIn,
-            "greaterthan" => Self::Order(|a, b| a > b),
-            "greaterthanorequals" => Self::Order(|a, b| a >= b),
-            "lessthan" => Self::Order(|a, b| a < b),
-            "lessthanorequals" => Self::Order(|a, b| a <= b),
-            _ => return None,
-        })
-    }
-}
-
 impl Condition {
     fn holds(&self, scope: &dyn Scope) -> Result<bool, Error> {
-        // A key that is not there is null here, as upstream.
-        let key = match self.key.fill(scope) {
-            Err(Error::NotFound(_)) => Value::Null,
-            other => other?,
+        // What is not there is null here, as upstream.
+        let fill = |template: &Template| match template.fill(scope) {
+            Err(Error::NotFound(_)) => Ok(Value::Null),
+            other => other,
         };
-        let value = self.value.fill(scope)?;
-        let inside = |key: &Value| items(&value).iter().any(|item| same_text(key, item));
-        let keys = items(&key);
-        Ok(match self.operator {
-            Operator::Equals => equal(&key, &value).unwrap_or(false),
-            Operator::NotEquals => !key.is_null() && !equal(&key, &value).unwrap_or(false),
-            Operator::AnyIn => keys.iter().any(inside),
-            Operator::AllIn => keys.iter().all(inside),
-            Operator::AnyNotIn => keys.iter().any(|key| !inside(key)),
-            Operator::AllNotIn => keys.iter().all(|key| !inside(key)),
-            Operator::Order(order) => match (as_number(&key), as_number(&value)) {
-                (Some(key), Some(value)) => order(key, value),
-                _ => {
-                    return Err(Error::Call {
-                        function: "precondition".to_owned(),
-                        message: format!(
-                            "`{key}` and `{value}` are not both numbers, which is all that is compared yet"
-                        ),
-                    });
-                }
-            },
-        })
+        Ok(self.operator.holds(&fill(&self.key)?, &fill(&self.value)?))
     }
 }
 
-fn items(value: &Value) -> Vec<Value> {
-    match value {
-        Value::Array(list) => list.clone(),
-        Value::String(text) if text.starts_with('[') => {
-            serde_json::from_str(text).unwrap_or_else(|_| vec![value.clone()])
+/// The messages of those that did, or did not, hold.
+fn messages(conditions: &[(&Condition, bool)], held: bool) -> String {
+    let those =
+        conditions.iter().filter(|(condition, holds)| *holds == held && !condition.message.is_empty());
+    those.map(|(condition, _)| condition.message.as_str()).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    struct Nothing;
+
+    impl Scope for Nothing {
+        fn lookup(&self, _: &str) -> Result<Option<&Value>, Error> {
+            Ok(None)
         }
-        other => vec![other.clone()],
     }
-}
 
-fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
-}
-
-/// Wildcards on either side.
-fn same_text(key: &Value, item: &Value) -> bool {
-    let (key, item) = (text(key), text(item));
-    wildcard_match(&item, &key) || wildcard_match(&key, &item)
-}
-
-/// `None` where the two cannot be compared.
-fn equal(key: &Value, value: &Value) -> Option<bool> {
-    match (key, value) {
-        (Value::String(key), Value::String(value)) => Some(wildcard_match(value, key)),
-        (Value::Number(_), _) | (_, Value::Number(_)) => {
-            Some(as_number(key)?.total_cmp(&as_number(value)?).is_eq())
+    #[test]
+    fn blocks_and_their_messages() {
+        let condition = |key: i32, message: &str| json!({ "key": key, "operator": "equals", "value": 1, "message": message });
+        let (yes, no) = (|message| condition(1, message), |message| condition(2, message));
+        for (conditions, holds, message) in [
+            (json!([yes("a"), yes(""), yes("b")]), true, "a; b"),
+            (json!([yes("a"), no("b"), no("c")]), false, "b"),
+            (json!({ "any": [no("a"), yes("b"), yes("c")] }), true, "b"),
+            (json!({ "any": [no("a"), no("b")] }), false, "a; b"),
+            (json!({ "any": [yes("a")], "all": [yes("b"), no("c")] }), false, "c"),
+            (json!({ "any": [yes("a")], "all": [yes("b")] }), true, "a; b"),
+            (json!({}), true, ""),
+        ] {
+            let mut notes = Notes::default();
+            let read = Conditions::read(Some(&conditions), "x", &mut notes);
+            assert!(notes.refusals.is_empty(), "{:?}", notes.refusals);
+            assert_eq!(read.judge(&Nothing), Ok((holds, message.to_owned())), "{conditions}");
         }
-        (Value::Null, _) => None,
-        _ => Some(key == value),
+        let mut notes = Notes::default();
+        Conditions::read(Some(&json!([{ "key": 1, "operator": "like", "value": 1 }])), "x", &mut notes);
+        assert_eq!(notes.refusals[0].to_string(), "x[0].operator: `like` is no operator");
     }
-}
-
-fn as_number(value: &Value) -> Option<f64> {
-    value.as_f64().or_else(|| value.as_str()?.parse().ok())
 }

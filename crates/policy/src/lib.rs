@@ -12,26 +12,43 @@
 //! gets pinned. The validating phase decides again on the final object, by itself: nothing in
 //! the object is read as proof.
 
+mod anchor;
 mod conditions;
 mod drive;
+mod duration;
 mod engine;
 mod fields;
 mod images;
+mod json_patch;
 mod keys;
 mod load;
+mod merge;
+mod merge_keys;
 mod names;
-mod patch;
+mod operators;
+mod pattern;
+mod quantity;
 mod review;
 mod run;
+mod scalar;
 mod selector;
 mod template;
 
 pub use drive::{Endless, MAX_ROUNDS};
+pub use duration::Duration;
 pub use engine::{Engine, Evaluation, Facts, Finding, MAX_IMAGES, Outcome, Phase, RuleResult, Want};
 pub use fields::Refusal;
 pub use images::IMAGE_PLACES;
+pub use json_patch::{JsonPatch, JsonPatchError, MAX_ADDED, MAX_OPERATIONS, MAX_PATCHED_DEPTH};
 pub use keys::{Keys, SECRET_KEY, SecretKeys, SiteKey};
 pub use load::{Policy, VERIFY_FIELDS, load};
+pub use merge::{MAX_MERGE_DEPTH, MAX_MERGE_STEPS, MergeError, merge_patch};
+pub use operators::Operator;
+pub use pattern::{
+    Judgement, MAX_PATTERN_DEPTH, MAX_PATTERN_STEPS, Matched, Status, judge_any_pattern, judge_pattern,
+    match_pattern,
+};
+pub use quantity::Quantity;
 pub use review::Review;
 
 /// Functions beyond the dialect's own: `registry_rewrite(image)` is the one rewriter.

@@ -10,6 +10,7 @@ use countersign_signature::Trust;
 use countersign_verdict::{Attestor, AttestorSet, Attestors, FailurePolicy, SignatureRepository};
 use serde_json::Value;
 
+use crate::anchor::{Anchor, Kind};
 use crate::conditions::Conditions;
 use crate::fields::{Fields, Notes, Refusal};
 use crate::keys::Keys;
@@ -297,9 +298,9 @@ fn template(value: &Value, path: &str, notes: &mut Notes) -> Option<Template> {
             Value::Array(list) => todo.extend(list),
             Value::Object(fields) => {
                 for (name, value) in fields {
-                    let anchored = name.ends_with(')') && !name.contains("{{");
-                    if anchored && !name.starts_with('(') && !name.starts_with("+(") {
-                        notes.refuse(path, format!("anchor `{name}` is not supported yet"));
+                    let kind = Anchor::parse(name).map(|anchor| anchor.kind);
+                    if matches!(kind, Some(Kind::Negation | Kind::Equality | Kind::Existence)) {
+                        notes.refuse(path, format!("anchor `{name}` is none of a patch"));
                         ok = false;
                     }
                     todo.push(value);

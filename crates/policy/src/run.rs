@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 use crate::engine::covers;
 use crate::images::{self, Image};
 use crate::load::{Body, Policy, Rule, Step, Verify};
+use crate::merge::{MergeError, merge_in_place};
+use crate::merge_keys::Shape;
 use crate::names::Names;
-use crate::{
-    Engine, Evaluation, Facts, Finding, MAX_IMAGES, Outcome, Phase, Review, RuleResult, Want, patch,
-};
+use crate::{Engine, Evaluation, Facts, Finding, MAX_IMAGES, Outcome, Phase, Review, RuleResult, Want};
 
 /// Images of a pod that rules are evaluated for, so that a pod with one image too many is denied
 /// with its images named as they would be stored.
@@ -120,8 +120,8 @@ impl<'a> Run<'a> {
             let Body::Mutate(steps) = &rule.body else { continue };
             match patches(&mut self.names, rule, steps) {
                 Ok(patches) => {
-                    for patch in &patches {
-                        patch::merge(self.names.object_mut(), patch);
+                    if let Err(error) = self.merge(&patches) {
+                        self.mutation_failed(policy, rule, &error);
                     }
                 }
                 Err(error) => self.mutation_failed(policy, rule, &error),
@@ -130,8 +130,19 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Merges the patches of one rule: all of them or none.
+    fn merge(&mut self, patches: &[Value]) -> Result<(), MergeError> {
+        let mut merged = self.names.object().clone();
+        let shape = Shape::of_kind(&self.review.request["kind"]);
+        for patch in patches {
+            merge_in_place(&mut merged, patch, shape)?;
+        }
+        *self.names.object_mut() = merged;
+        Ok(())
+    }
+
     /// A mutate rule is never Enforce or Audit: the policy's failurePolicy says what an error means.
-    fn mutation_failed(&mut self, policy: &Policy, rule: &Rule, error: &Error) {
+    fn mutation_failed(&mut self, policy: &Policy, rule: &Rule, error: &dyn std::fmt::Display) {
         let message = format!(
             "mutation policy {} error: failed to apply policy {} rules [{}: {error}]",
             policy.name, policy.name, rule.name
