@@ -1,7 +1,8 @@
-//! Chores of this repository: `cargo xtask tools | test | lint | fuzz | defences | image | bench | ci`.
+//! Chores of this repository: `cargo xtask tools | test | lint | gen | fuzz | defences | image | bench | ci`.
 
 mod defences;
 mod fuzz;
+mod r#gen;
 mod image;
 mod invariants;
 mod tools;
@@ -18,6 +19,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   lint    formatting, clippy, licences and bans, invariants, documentation
   defences [T-xx …]
           takes each defence out, in a copy, and sees the test of its attack fail (docs/attacks.md)
+  gen     write what is generated from published definitions; --check: is it what is checked in?
   fuzz    coverage-guided fuzzing (see fuzz/README.md) [--seconds N] [TARGET…]; 60 s for each target
   image   the program's own image as an OCI image layout [DIRECTORY]; --check: two builds, one digest
   bench   benchmarks (see BENCHMARKS.md)
@@ -32,6 +34,8 @@ fn main() -> ExitCode {
         ["test", rest @ ..] => test(rest),
         ["lint"] => lint(),
         ["defences", ids @ ..] => defences::check(ids),
+        ["gen"] => r#gen::generate(false),
+        ["gen", "--check"] => r#gen::generate(true),
         ["fuzz", rest @ ..] => fuzz::fuzz(rest),
         ["image"] => image::build(&root().join(image::DIRECTORY)),
         ["image", "--check"] => image::check(&root().join(image::DIRECTORY)),
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
 /// Builds first, with the network at hand, and runs without it.
 fn test(rest: &[&str]) -> Result<()> {
     tools::build_all()?;
+    r#gen::generate(true)?;
     tools::of_the_system()?;
     image::build(&root().join(image::DIRECTORY))?;
     // The program itself, which end-to-end tests run, and then the tests.
