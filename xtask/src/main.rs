@@ -1,8 +1,9 @@
-//! Chores of this repository: `cargo xtask tools | test | lint | fuzz | defences | conformance | image | bench | ci`.
+//! Chores of this repository: `cargo xtask tools | test | lint | gen | fuzz | defences | conformance | image | bench | ci`.
 
 mod conformance;
 mod defences;
 mod fuzz;
+mod r#gen;
 mod image;
 mod invariants;
 mod tools;
@@ -21,6 +22,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
           takes each defence out, in a copy, and sees the test of its attack fail (docs/attacks.md)
   conformance DIR [--least N]
           runs upstream's tests of its policies (a checkout of kyverno/policies) and counts what passes
+  gen     write what is generated from published definitions; --check: is it what is checked in?
   fuzz    coverage-guided fuzzing (see fuzz/README.md) [--seconds N] [TARGET…]; 60 s for each target
   image   the program's own image as an OCI image layout [DIRECTORY]; --check: two builds, one digest
   bench   benchmarks (see BENCHMARKS.md)
@@ -36,6 +38,8 @@ fn main() -> ExitCode {
         ["lint"] => lint(),
         ["defences", ids @ ..] => defences::check(ids),
         ["conformance", rest @ ..] => conformance::check(rest),
+        ["gen"] => r#gen::generate(false),
+        ["gen", "--check"] => r#gen::generate(true),
         ["fuzz", rest @ ..] => fuzz::fuzz(rest),
         ["image"] => image::build(&root().join(image::DIRECTORY)),
         ["image", "--check"] => image::check(&root().join(image::DIRECTORY)),
@@ -59,6 +63,7 @@ fn main() -> ExitCode {
 /// Builds first, with the network at hand, and runs without it.
 fn test(rest: &[&str]) -> Result<()> {
     tools::build_all()?;
+    r#gen::generate(true)?;
     tools::of_the_system()?;
     image::build(&root().join(image::DIRECTORY))?;
     // The program itself, which end-to-end tests run, and then the tests.

@@ -91,12 +91,12 @@ fn read_list(list: &[Value], path: &str, notes: &mut Notes) -> Vec<Condition> {
 
 impl Condition {
     fn holds(&self, scope: &dyn Scope) -> Result<bool, Error> {
-        // A key that is not there is null here, as upstream.
-        let key = match self.key.fill(scope) {
-            Err(Error::NotFound(_)) => Value::Null,
-            other => other?,
+        // What is not there is null here, as upstream.
+        let fill = |template: &Template| match template.fill(scope) {
+            Err(Error::NotFound(_)) => Ok(Value::Null),
+            other => other,
         };
-        Ok(self.operator.holds(&key, &self.value.fill(scope)?))
+        Ok(self.operator.holds(&fill(&self.key)?, &fill(&self.value)?))
     }
 }
 

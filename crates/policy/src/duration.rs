@@ -33,7 +33,7 @@ impl Duration {
             let end = after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len());
             let (unit, next) = after.split_at(end);
             let unit = nanoseconds(unit)?;
-            let whole: i128 = if whole.is_empty() { 0 } else { whole.parse::<i64>().ok()?.into() };
+            let whole: i128 = if whole.is_empty() { 0 } else { whole.parse::<u64>().ok()?.into() };
             total = total.checked_add(whole.checked_mul(unit)?)?.checked_add(share(fraction, unit))?;
             rest = next;
         }
@@ -99,7 +99,7 @@ mod tests {
             ("1\u{3bc}s", Some(1_000)),
             ("0.3333333333333333333h", Some(1_200_000_000_000 - 1)),
             ("9223372036854775807ns", Some(i64::MAX)),
-            ("-9223372036854775808ns", None),
+            ("-9223372036854775808ns", Some(i64::MIN)),
             ("9223372036854775808ns", None),
             ("2562048h", None),
             ("", None),

@@ -364,6 +364,7 @@ mod tests {
     use serde_json::json;
 
     #[track_caller]
+    #[expect(clippy::needless_pass_by_value, reason = "the cases read better without `&`")]
     fn check(target: Value, patch: Value, expected: Result<Value, &str>) {
         let mut patched = target.clone();
         let applied = JsonPatch::of(&patch).and_then(|patch| patch.apply(&mut patched));

@@ -56,15 +56,15 @@ pub enum MergeError {
 /// to be changed. Keys of lists are those of the `apiVersion` and `kind` of the object.
 pub fn merge_patch(target: &mut Value, patch: &Value) -> Result<bool, MergeError> {
     let mut merged = target.clone();
-    let met = merge_in_place(&mut merged, patch)?;
+    let met = merge_in_place(&mut merged, patch, Shape::default())?;
     *target = merged;
     Ok(met)
 }
 
-/// The same, but what is left after an error is of no use.
-pub(crate) fn merge_in_place(target: &mut Value, patch: &Value) -> Result<bool, MergeError> {
+/// The same for an object whose shape may be known already; what is left after an error is of no use.
+pub(crate) fn merge_in_place(target: &mut Value, patch: &Value, shape: Shape) -> Result<bool, MergeError> {
     let mut steps = MAX_MERGE_STEPS;
-    let shape = Shape::default().at(target);
+    let shape = shape.at(target);
     let mut resolve = Resolve { steps: &mut steps };
     let plain = match resolve.value(patch, Some(target), shape, MAX_MERGE_DEPTH) {
         Ok(Some(plain)) => plain,
@@ -114,7 +114,7 @@ impl Merge {
         let (is, has) = (go_type(&patch), go_type(target));
         let other = || MergeError::Kind { path: path.to_owned(), patch: is, target: has };
         match patch {
-            Value::Null => return Ok(false),
+            Value::Null => Ok(false),
             Value::Object(patch) => {
                 if target.is_null() {
                     *target = Value::Object(Map::new());

@@ -35,6 +35,19 @@ struct Field {
 }
 
 impl Shape {
+    /// The shape of the objects of a kind as a request names it, `{group, version, kind}`; without a
+    /// version it is v1.
+    pub(crate) fn of_kind(kind: &Value) -> Self {
+        let word = |name: &str| kind[name].as_str().filter(|word| !word.is_empty());
+        let version = word("version").unwrap_or("v1");
+        let version = word("group").map_or_else(|| version.to_owned(), |group| format!("{group}/{version}"));
+        Self::named(&version, word("kind").unwrap_or_default())
+    }
+
+    fn named(version: &str, kind: &str) -> Self {
+        Self { of: TABLE.kinds.get(&format!("{version}/{kind}")).copied(), keys: None }
+    }
+
     /// The shape of an object that says what it is; otherwise the one that is known already.
     pub(crate) fn at(self, object: &Value) -> Self {
         if self.of.is_some() {
@@ -43,7 +56,7 @@ impl Shape {
         let (Some(version), Some(kind)) = (object["apiVersion"].as_str(), object["kind"].as_str()) else {
             return self;
         };
-        Self { of: TABLE.kinds.get(&format!("{version}/{kind}")).copied(), keys: self.keys }
+        Self { keys: self.keys, ..Self::named(version, kind) }
     }
 
     /// The shape of a field.
@@ -119,5 +132,13 @@ mod tests {
             let keys = shape.keys().map(|keys| keys.join(" "));
             assert_eq!(keys.as_deref(), expected, "{kind} {path}");
         }
+        for kind in [
+            json!({ "group": "", "version": "v1", "kind": "Pod" }),
+            json!({ "group": "apps", "version": "v1", "kind": "Deployment" }),
+            json!({ "kind": "Pod" }),
+        ] {
+            assert!(Shape::of_kind(&kind).field("metadata").field("finalizers").keys().is_some(), "{kind}");
+        }
+        assert!(Shape::of_kind(&json!(null)).of.is_none());
     }
 }

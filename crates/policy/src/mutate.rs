@@ -3,12 +3,14 @@
 use countersign_jmespath::{Error, Expression};
 use serde_json::Value;
 
+use crate::JsonPatch;
 use crate::conditions::Conditions;
 use crate::context::Entry;
 use crate::fields::{Fields, Notes};
+use crate::merge::merge_in_place;
+use crate::merge_keys::Shape;
 use crate::template::Template;
 use crate::validate::{Lacking, Scene, elements, read_list};
-use crate::{JsonPatch, merge_patch};
 
 /// Loops within loops.
 const MAX_DEPTH: usize = 8;
@@ -132,8 +134,9 @@ impl Step {
         match self {
             Self::Merge(patch) => {
                 let patch = patch.fill(scene.names)?;
-                let merged = merge_patch(work, &patch).map_err(|why| failed("patchStrategicMerge", why));
-                merged.map(|_| ())
+                let shape = Shape::of_kind(&scene.names.request()["kind"]);
+                let merged = merge_in_place(work, &patch, shape);
+                merged.map(|_| ()).map_err(|why| failed("patchStrategicMerge", why))
             }
             Self::Operations(patch) => {
                 let patch = patch.fill(scene.names)?;

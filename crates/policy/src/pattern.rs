@@ -20,6 +20,7 @@ use countersign_reference::wildcard_match;
 use serde_json::{Map, Value};
 
 use crate::anchor::{Anchor, Kind};
+use crate::respond::Status;
 use crate::scalar::{go_type, matches, shorten, show_list, show_short};
 
 /// How deep a pattern may be nested.
@@ -51,15 +52,6 @@ pub enum Matched {
     Error(String),
 }
 
-/// The status of a rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    Pass,
-    Skip,
-    Fail,
-    Error,
-}
-
 /// The status of a rule and what is said of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judgement {
@@ -81,11 +73,10 @@ pub(crate) fn match_within(resource: &Value, pattern: &Value, steps: &mut usize)
     let Err(miss) = walk.element(resource, pattern, "/", MAX_PATTERN_DEPTH) else { return Matched::Pass };
     match miss.why {
         Why::Condition | Why::Global => Matched::Skip(miss.message),
-        Why::Negation => Matched::Fail { path: miss.path, reason: miss.message },
         Why::Differs if miss.path.is_empty() || walk.seen.values().any(|seen| !seen) => {
             Matched::Error(miss.message)
         }
-        Why::Differs => Matched::Fail { path: miss.path, reason: miss.message },
+        Why::Negation | Why::Differs => Matched::Fail { path: miss.path, reason: miss.message },
         Why::Limit => Matched::Error(miss.message),
     }
 }

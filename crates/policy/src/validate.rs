@@ -11,7 +11,7 @@ use crate::context::Entry;
 use crate::engine::{Facts, Want};
 use crate::fields::{Fields, Notes};
 use crate::names::Names;
-use crate::pattern::{self, Judgement, judge_any_pattern, judge_pattern};
+use crate::pattern::{Judgement, judge_any_pattern, judge_pattern};
 use crate::respond::Status;
 use crate::template::Template;
 
@@ -333,13 +333,7 @@ fn template(value: &Value, path: &str, notes: &mut Notes) -> Option<Template> {
 }
 
 fn judged(judgement: Judgement) -> Answer {
-    let status = match judgement.status {
-        pattern::Status::Pass => Status::Pass,
-        pattern::Status::Skip => Status::Skip,
-        pattern::Status::Fail => Status::Fail,
-        pattern::Status::Error => Status::Error,
-    };
-    (status, judgement.message)
+    (judgement.status, judgement.message)
 }
 
 /// Holds a pod, or what makes pods, against the Pod Security Standards.

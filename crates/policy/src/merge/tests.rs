@@ -1,3 +1,5 @@
+#![expect(clippy::needless_pass_by_value, reason = "the cases read better without `&`")]
+
 use super::*;
 use serde_json::json;
 
