@@ -86,7 +86,7 @@ fn blocks(value: &Value) -> Vec<&Value> {
 }
 
 fn kinds<'a>(rule: &'a Value, part: &str) -> BTreeSet<&'a str> {
-    let kinds = blocks(&rule[part]).into_iter().flat_map(|block| block["resources"]["kinds"].as_array());
+    let kinds = blocks(&rule[part]).into_iter().filter_map(|block| block["resources"]["kinds"].as_array());
     kinds.flatten().filter_map(Value::as_str).collect()
 }
 
@@ -184,7 +184,7 @@ fn lead(value: &mut Value, place: &str) {
 mod tests {
     use super::*;
 
-    fn policy(annotation: Option<&str>, rules: Value) -> Value {
+    fn policy(annotation: Option<&str>, rules: &Value) -> Value {
         let annotations = annotation.map(|value| json!({ ANNOTATION: value })).unwrap_or_default();
         json!({ "metadata": { "annotations": annotations }, "spec": { "rules": rules } })
     }
@@ -193,7 +193,7 @@ mod tests {
         rules(document).iter().map(|(rule, _)| rule["name"].as_str().unwrap().to_owned()).collect()
     }
 
-    fn pods(name: &str, more: Value) -> Value {
+    fn pods(name: &str, more: &Value) -> Value {
         let mut rule = json!({ "name": name, "match": { "any": [{ "resources": { "kinds": ["Pod"] } }] } });
         rule.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         rule
@@ -203,12 +203,12 @@ mod tests {
     fn rules_for_pods_are_written_for_controllers() {
         let rule = pods(
             "r",
-            json!({
+            &json!({
                 "preconditions": { "all": [{ "key": "{{ request.object.metadata.labels.a }}", "operator": "Equals", "value": "x" }] },
                 "validate": { "pattern": { "spec": { "containers": [{ "image": "*:*" }] } } },
             }),
         );
-        let made = rules(&policy(None, json!([rule])));
+        let made = rules(&policy(None, &json!([rule])));
         assert_eq!(made.iter().map(|(_, index)| *index).collect::<Vec<_>>(), [0, 0, 0]);
         let (plain, cron) = (&made[1].0, &made[2].0);
         assert_eq!((&plain["name"], &cron["name"]), (&json!("autogen-r"), &json!("autogen-cronjob-r")));
@@ -228,12 +228,12 @@ mod tests {
 
     #[test]
     fn what_cannot_be_written_for_controllers_is_not() {
-        let plain = || pods("r", json!({ "validate": { "pattern": {} } }));
+        let plain = || pods("r", &json!({ "validate": { "pattern": {} } }));
         let all = ["r", "autogen-r", "autogen-cronjob-r"];
-        assert_eq!(names(&policy(None, json!([plain()]))), all);
-        assert_eq!(names(&policy(Some("none"), json!([plain()]))), ["r"]);
-        assert_eq!(names(&policy(Some("CronJob"), json!([plain()]))), ["r", "autogen-cronjob-r"]);
-        assert_eq!(names(&policy(Some("Deployment, Job"), json!([plain()]))), ["r", "autogen-r"]);
+        assert_eq!(names(&policy(None, &json!([plain()]))), all);
+        assert_eq!(names(&policy(Some("none"), &json!([plain()]))), ["r"]);
+        assert_eq!(names(&policy(Some("CronJob"), &json!([plain()]))), ["r", "autogen-cronjob-r"]);
+        assert_eq!(names(&policy(Some("Deployment, Job"), &json!([plain()]))), ["r", "autogen-r"]);
         for alone in [
             json!({ "generate": {} }),
             json!({ "mutate": { "patchesJson6902": "[]" } }),
@@ -242,27 +242,27 @@ mod tests {
             json!({ "exclude": { "any": [{ "resources": { "names": ["x"] } }] } }),
             json!({ "match": { "any": [{ "resources": { "kinds": ["Pod", "Deployment"] } }] } }),
         ] {
-            let document = policy(None, json!([plain(), pods("other", alone.clone())]));
+            let document = policy(None, &json!([plain(), pods("other", &alone)]));
             assert_eq!(names(&document), ["r", "other"], "for the whole policy: {alone}");
         }
         let of_others =
             json!({ "name": "d", "match": { "any": [{ "resources": { "kinds": ["Deployment"] } }] } });
-        assert_eq!(names(&policy(None, json!([of_others]))), ["d"]);
-        let long = pods(&"n".repeat(63), json!({}));
-        assert!(names(&policy(None, json!([long]))).iter().all(|name| name.len() <= MAX_NAME));
+        assert_eq!(names(&policy(None, &json!([of_others]))), ["d"]);
+        let long = pods(&"n".repeat(63), &json!({}));
+        assert!(names(&policy(None, &json!([long]))).iter().all(|name| name.len() <= MAX_NAME));
     }
 
     #[test]
     fn loops_and_old_objects_are_led_to_the_template() {
         let rule = pods(
             "r",
-            json!({ "mutate": { "foreach": [{
+            &json!({ "mutate": { "foreach": [{
                 "list": "request.object.spec.containers",
                 "patchStrategicMerge": { "spec": { "containers": [{ "(name)": "{{ element.name }}" }] } },
                 "foreach": [{ "list": "request.oldObject.spec.x", "patchStrategicMerge": { "spec": {} } }],
             }] } }),
         );
-        let made = rules(&policy(None, json!([rule])));
+        let made = rules(&policy(None, &json!([rule])));
         let of = &made[1].0["mutate"]["foreach"][0];
         assert_eq!(of["list"], "request.object.spec.template.spec.containers");
         assert!(of.pointer("/patchStrategicMerge/spec/template/spec/containers").is_some());

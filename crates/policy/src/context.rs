@@ -112,7 +112,9 @@ impl Entry {
             return Ok(());
         }
         let value = match &self.source {
-            Source::Variable { value, path, default } => variable(names, value, path.as_ref(), default)?,
+            Source::Variable { value, path, default } => {
+                variable(names, value.as_ref(), path.as_ref(), default.as_ref())?
+            }
             Source::ConfigMap { name, namespace } => {
                 let name = text(&name.fill(names)?);
                 let namespace = namespace.as_ref().map(|namespace| namespace.fill(names)).transpose()?;
@@ -158,11 +160,11 @@ fn text(value: &Value) -> String {
 /// The value, or what the expression makes of it; the default where that is nothing.
 fn variable(
     names: &mut Names<'_>,
-    value: &Option<Template>,
+    value: Option<&Template>,
     path: Option<&Expression>,
-    default: &Option<Template>,
+    default: Option<&Template>,
 ) -> Result<Value, Error> {
-    let value = value.as_ref().map(|value| value.fill(names)).transpose();
+    let value = value.map(|value| value.fill(names)).transpose();
     let found = match (value, path) {
         (Err(error), _) => Err(error),
         (Ok(Some(value)), None) => Ok(value),

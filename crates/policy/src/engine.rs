@@ -62,6 +62,7 @@ impl Want {
 
 /// What somebody found out. That it could not be found out is a fact, too.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there are a handful for each request")]
 pub enum Fact {
     /// The verdict; `None` says that there is none at hand.
     Verdict(Option<Verdict>),

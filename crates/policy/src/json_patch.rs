@@ -324,7 +324,7 @@ fn make_parents(target: &mut Value, path: &[String], added: &mut usize) -> Resul
                     Some(at) => at,
                     // What there is not yet, counted from the end, is made as `add` would.
                     None => {
-                        let at = if part == "-" { Some(end) } else { place(part, end + 1) };
+                        let at = place(part, end + 1);
                         let at = at.ok_or_else(|| format!("`{part}` is no place in a list of {end}"))?;
                         list.insert(at, Value::Null);
                         at
@@ -389,7 +389,6 @@ mod tests {
         check(json!({}), op("add", "/a/2", json!(1)), Ok(json!({ "a": [null, null, 1] })));
         check(json!({ "a": [] }), op("add", "/a/1/b", json!(1)), Ok(json!({ "a": [null, { "b": 1 }] })));
         check(json!({}), op("add", "/a/-1/b/-1", json!(1)), Ok(json!({ "a": [{ "b": [1] }] })));
-        check(json!({ "a": [] }), op("add", "/a/-/b", json!(1)), Ok(json!({ "a": [{ "b": 1 }] })));
         check(json!({ "a": [{}] }), op("add", "/a/-1/b", json!(1)), Ok(json!({ "a": [{ "b": 1 }] })));
         check(json!({ "a": null }), op("add", "/a/b", json!(1)), Ok(json!({ "a": { "b": 1 } })));
         check(json!({ "a": 1 }), op("add", "", json!({ "b": 2 })), Ok(json!({ "b": 2 })));

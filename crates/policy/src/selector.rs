@@ -70,13 +70,13 @@ impl Selector {
             for (index, block) in fields.list(name, notes).iter().enumerate() {
                 let path = format!("{path}.{name}[{index}]");
                 let mut filter = Fields::of(block, &path, notes);
-                blocks.extend(Block::read(&mut filter, &path, notes));
+                blocks.push(Block::read(&mut filter, &path, notes));
                 filter.finish(notes);
             }
         }
         let legacy = ["resources", "subjects", "roles", "clusterRoles"];
         if legacy.iter().any(|name| value.get(name).is_some_and(|value| !value.is_null())) {
-            selector.all.extend(Block::read(&mut fields, path, notes));
+            selector.all.push(Block::read(&mut fields, path, notes));
         }
         fields.finish(notes);
         selector
@@ -92,6 +92,7 @@ impl Selector {
         self.any.is_empty() && self.all.is_empty()
     }
 
+    #[expect(clippy::result_large_err, reason = "a want is moved once, to where it is answered")]
     pub(crate) fn selects(&self, against: &Against<'_>) -> Selected {
         if self.is_empty() {
             return Ok(false);
@@ -125,7 +126,7 @@ impl Selector {
 }
 
 impl Block {
-    fn read(fields: &mut Fields<'_>, path: &str, notes: &mut Notes) -> Option<Self> {
+    fn read(fields: &mut Fields<'_>, path: &str, notes: &mut Notes) -> Self {
         let mut block = Self::default();
         if let Some(resources) = fields.take("resources") {
             block.read_resources(resources, &format!("{path}.resources"), notes);
@@ -152,7 +153,7 @@ impl Block {
         if block == Self::default() {
             notes.refuse(path, "selects nothing in particular: name kinds, names, namespaces or labels");
         }
-        Some(block)
+        block
     }
 
     fn read_resources(&mut self, value: &Value, path: &str, notes: &mut Notes) {
@@ -174,6 +175,7 @@ impl Block {
         fields.finish(notes);
     }
 
+    #[expect(clippy::result_large_err, reason = "a want is moved once, to where it is answered")]
     fn selects(&self, against: &Against<'_>) -> Selected {
         let review = against.review;
         let name = review.object_name();

@@ -50,6 +50,16 @@ struct Loop {
     check: Box<Check>,
 }
 
+/// What a rule says of itself.
+#[derive(Clone, Copy)]
+struct Words<'w> {
+    rule: &'w str,
+    /// The words for what does not hold.
+    message: &'w str,
+    /// The same as written: in a loop it may speak of an element.
+    template: Option<&'w Template>,
+}
+
 /// How a rule came out, and why.
 pub(crate) type Answer = (Status, String);
 
@@ -136,7 +146,8 @@ impl Validate {
             // The words are lost, and not what they are about: they may speak of an element.
             Err(_) => self.message.as_ref().map(Template::written).unwrap_or_default(),
         };
-        match self.check.answer((rule, message.trim()), scene, lifted) {
+        let words = Words { rule, message: message.trim(), template: self.message.as_ref() };
+        match self.check.answer(words, scene, lifted) {
             Ok(answer) => Ok(answer),
             Err(Error::Missing(_)) => Err(Lacking),
             Err(error) => Ok((Status::Error, error.to_string())),
@@ -167,18 +178,15 @@ impl Check {
 
     fn answer(
         &self,
-        words: (&str, &str),
+        words: Words<'_>,
         scene: &mut Scene<'_, '_>,
         lifted: &[Exclusion],
     ) -> Result<Answer, Error> {
         let object = scene.names.current().clone();
         match self {
-            Self::PodSecurity(own) => Ok(pod_security(own, words.0, &object, lifted)),
+            Self::PodSecurity(own) => Ok(pod_security(own, words.rule, &object, lifted)),
             Self::Loops(loops) => Ok(match answer_loops(loops, words, scene)? {
-                (Status::Fail, why) => {
-                    let why = if words.1.is_empty() { why.as_str() } else { words.1 };
-                    (Status::Fail, format!("validation failure: {why}"))
-                }
+                (Status::Fail, why) => (Status::Fail, format!("validation failure: {why}")),
                 answer => answer,
             }),
             simple => simple.of(&object, words, scene),
@@ -186,12 +194,8 @@ impl Check {
     }
 
     /// Holds a value against a check that is no loop.
-    fn of(
-        &self,
-        value: &Value,
-        (rule, message): (&str, &str),
-        scene: &mut Scene<'_, '_>,
-    ) -> Result<Answer, Error> {
+    fn of(&self, value: &Value, words: Words<'_>, scene: &mut Scene<'_, '_>) -> Result<Answer, Error> {
+        let Words { rule, message, .. } = words;
         let passed = || format!("validation rule '{rule}' passed.");
         Ok(match self {
             Self::Pattern(pattern) => {
@@ -215,7 +219,7 @@ impl Check {
                     (Status::Pass, passed())
                 }
             }
-            Self::Loops(loops) => return answer_loops(loops, (rule, message), scene),
+            Self::Loops(loops) => return answer_loops(loops, words, scene),
             Self::PodSecurity(_) => (Status::Error, "podSecurity stands in no loop".to_owned()),
         })
     }
@@ -247,7 +251,7 @@ fn read_loops(list: &[Value], path: &str, depth: usize, notes: &mut Notes) -> Ve
             }
             (None, _) => {}
             _ => {
-                notes.refuse(&path, "exactly one of `pattern`, `anyPattern`, `deny` and `foreach` is needed")
+                notes.refuse(&path, "exactly one of `pattern`, `anyPattern`, `deny` and `foreach` is needed");
             }
         }
     }
@@ -270,7 +274,7 @@ pub(crate) fn elements(value: Value) -> Vec<Value> {
     }
 }
 
-fn answer_loops(loops: &[Loop], words: (&str, &str), scene: &mut Scene<'_, '_>) -> Result<Answer, Error> {
+fn answer_loops(loops: &[Loop], words: Words<'_>, scene: &mut Scene<'_, '_>) -> Result<Answer, Error> {
     let mut applied = 0;
     for own in loops {
         let list = match own.list.evaluate(scene.names) {
@@ -306,24 +310,21 @@ fn answer_loops(loops: &[Loop], words: (&str, &str), scene: &mut Scene<'_, '_>) 
 }
 
 impl Loop {
-    fn answer(
-        &self,
-        words: (&str, &str),
-        element: Value,
-        scene: &mut Scene<'_, '_>,
-    ) -> Result<Answer, Error> {
+    fn answer(&self, words: Words<'_>, element: Value, scene: &mut Scene<'_, '_>) -> Result<Answer, Error> {
         for entry in &self.context {
             entry.load(scene.names, scene.facts, scene.wants, scene.own)?;
         }
         match self.preconditions.hold(scene.names) {
             Ok(true) => {}
-            Ok(false) => return Ok((Status::Skip, String::new())),
             Err(error @ Error::Missing(_)) => return Err(error),
             // One element that cannot be asked about is left out, as upstream.
-            Err(_) => return Ok((Status::Skip, String::new())),
+            Ok(false) | Err(_) => return Ok((Status::Skip, String::new())),
         }
         let of_element = self.element_scope.unwrap_or(element.is_object());
         let value = if of_element { element } else { scene.names.current().clone() };
+        let message = words.template.and_then(|template| template.fill(scene.names).ok());
+        let message = message.as_ref().map(shown);
+        let words = Words { message: message.as_deref().map_or(words.message, str::trim), ..words };
         self.check.of(&value, words, scene)
     }
 }

@@ -47,6 +47,7 @@ fn engine(policies: &[String]) -> Engine {
     engine_in(site(""), policies, &[])
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "reads better where it is called")]
 fn pod(spec: Value) -> Value {
     json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "db", "namespace": "apps" }, "spec": spec })
 }
@@ -135,11 +136,11 @@ fn what_judges_says_so_in_the_words_that_people_know() {
         ),
         (
             "      message: no latest\n      foreach: [{ list: request.object.spec.containers, pattern: { image: '!*:latest' } }]\n",
-            "validation failure: no latest",
+            "validation failure: validation error: no latest. rule r failed at path /image/",
         ),
         (
-            "      message: no latest\n      foreach: [{ list: request.object.spec.containers, preconditions: { all: [{ key: '{{ element.name }}', operator: Equals, value: c }] }, deny: { conditions: { all: [{ key: '{{ element.image }}', operator: Equals, value: '*:latest' }] } } }]\n",
-            "validation failure: no latest",
+            "      message: 'not {{ element.image }}'\n      foreach: [{ list: request.object.spec.containers, preconditions: { all: [{ key: '{{ element.name }}', operator: Equals, value: c }] }, deny: { conditions: { all: [{ key: '{{ element.image }}', operator: Equals, value: '*:latest' }] } } }]\n",
+            "validation failure: not a:latest",
         ),
     ] {
         let engine = engine(&[rule(body)]);
@@ -206,6 +207,15 @@ fn an_object_that_was_as_wrong_before_may_stay_so() {
     assert_eq!(one(&updated(&lenient, &bad)).0, Status::Skip);
     assert!(!updated(&lenient, &good).denials.is_empty(), "it was not as wrong");
     assert!(!updated(&engine(&[rules("allowExistingViolations: false,")]), &bad).denials.is_empty());
+    let audit = engine(&[rules("").replace(ENFORCE, "background: true")]);
+    assert_eq!(one(&updated(&audit, &bad)).0, Status::Fail, "it is nobody's loss to be told of it");
+    // Nothing was wrong with it when it was created: the rule speaks of updates.
+    let to_updates =
+        "preconditions: { all: [{ key: '{{ request.operation }}', operator: Equals, value: UPDATE }] }";
+    let later = rules("").replace("    validate:", &format!("    {to_updates}\n    validate:"));
+    assert!(!updated(&engine(&[later]), &bad).denials.is_empty());
+    let later = rules("").replace("kinds: [Pod]", "kinds: [Pod], operations: [UPDATE]");
+    assert!(!updated(&engine(&[later]), &bad).denials.is_empty());
 }
 
 #[test]

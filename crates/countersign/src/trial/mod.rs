@@ -140,12 +140,16 @@ impl Trial {
     }
 
     fn review(&self, source: &PolicySource, object: &Value, operation: Option<&str>) -> Review {
-        let given = self.values.given(source.own_name(), &source.policy.name, name_of(object));
+        let mut given = self.values.given(source.own_name(), &source.policy.name, name_of(object));
         let said = [&given.global, given.policies.get(&source.policy.name).unwrap_or(&given.global)]
             .into_iter()
             .rev()
             .find_map(|values| values.get("request.operation")?.as_str());
         let operation = operation.or(said).unwrap_or("CREATE").to_owned();
+        // It is in the request: a value would stand against whoever knows better.
+        for values in [&mut given.global].into_iter().chain(given.policies.values_mut()) {
+            values.remove("request.operation");
+        }
         let (group, version) = object["apiVersion"]
             .as_str()
             .unwrap_or_default()
