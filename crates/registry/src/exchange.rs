@@ -341,14 +341,14 @@ impl Exchange {
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<(T, [Option<OwnedSemaphorePermit>; 2]), Error> {
         // Waiting for a place is no time of the endpoint's.
-        let place = if self.reach.is_away() { return Err(Error::HeldOff) } else { self.slots.take().await };
-        if self.reach.is_away() {
-            return Err(Error::HeldOff);
-        }
+        let told = || self.reach.held_off().map_or(Ok(()), Err);
+        told()?;
+        let place = self.slots.take().await;
+        told()?;
         let answer = self.in_time(most, work).await;
         self.counts.count(&answer);
         match &answer {
-            Err(Error::Dial(_) | Error::Tls(_)) => self.reach.lost(),
+            Err(why @ (Error::Dial(_) | Error::Tls(_))) => self.reach.lost(why),
             Ok(_) => self.reach.found(),
             Err(_) => {}
         }
@@ -370,7 +370,7 @@ impl Exchange {
         self.reach.doubt();
         tokio::select! {
             answer = work => in_time(answer),
-            () = self.reach.away() => Err(Error::HeldOff),
+            away = self.reach.away() => Err(away),
         }
     }
 
@@ -619,9 +619,17 @@ impl Pieces {
 }
 
 /// Whether anybody answers, whatever the answer.
-async fn there(client: Client<HttpsConnector<Connector>, RequestBody>, url: String, most: Duration) -> bool {
-    let Ok(request) = Request::get(url).body(content(Bytes::new())) else { return false };
-    tokio::time::timeout(most, client.request(request)).await.is_ok_and(|answer| answer.is_ok())
+async fn there(
+    client: Client<HttpsConnector<Connector>, RequestBody>,
+    url: String,
+    most: Duration,
+) -> Result<(), Error> {
+    let request = Request::get(url).body(content(Bytes::new()));
+    let request = request.map_err(|error| Error::Malformed(error.to_string()))?;
+    match tokio::time::timeout(most, client.request(request)).await {
+        Ok(answer) => answer.map(|_| ()).map_err(|error| classify(&error)),
+        Err(_) => Err(Error::Timeout),
+    }
 }
 
 /// All of a body, if it is not more than that; what is said to be more is not begun.
