@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use countersign_clock::Clock;
 use countersign_site::HostPort;
 use futures_util::FutureExt as _;
@@ -23,6 +23,7 @@ use hyper_util::client::legacy::Client;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::body::{Large, Place, small, whole};
 use crate::budget::Budget;
 use crate::connect::Connector;
 use crate::credentials::Credentials;
@@ -31,6 +32,8 @@ use crate::reach::{Probe, Reach};
 use crate::token::{self, Challenge, MAX_TOKEN_BYTES};
 use crate::{Class, Error};
 
+/// Bytes that a connection reads ahead, and the most that the head of an answer may have.
+const READ_AHEAD: usize = 32 * 1024;
 /// Bytes of a body that says nothing here, and is read so that the connection can be used again.
 const MAX_REST: usize = 64 * 1024;
 /// How much longer what writes may take than what reads: an upload ends with a registry that hashes all of it.
@@ -105,6 +108,8 @@ impl Timing {
 pub(crate) struct Answer {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// To be held until the body is parsed.
+    _large: Option<Place>,
 }
 
 /// The body of a request.
@@ -170,6 +175,7 @@ pub(crate) struct Exchange {
 struct Slots {
     own: Arc<Semaphore>,
     all: Arc<Semaphore>,
+    large: Large,
 }
 
 impl Slots {
@@ -229,6 +235,7 @@ impl Exchange {
         let client = Client::builder(hyper_util::rt::TokioExecutor::new())
             .pool_idle_timeout(Duration::from_secs(30))
             .pool_max_idle_per_host(32)
+            .http1_max_buf_size(READ_AHEAD)
             .pool_timer(hyper_util::rt::TokioTimer::new())
             .build(https);
         let (asking, url) = (client.clone(), format!("{}/v2/", connector.base()));
@@ -245,7 +252,7 @@ impl Exchange {
             tokens: Mutex::default(),
             ways: Mutex::default(),
             reach: Reach::new(probe, timing.hold_off),
-            slots: Slots { own, all: places.0 },
+            slots: Slots { own, all: places.0, large: Large::default() },
             counts: Arc::default(),
         })
     }
@@ -296,9 +303,11 @@ impl Exchange {
             let ask = Ask { headers: vec![(ACCEPT, accept)], ..Ask::new(Method::GET, url, repository) };
             let response = only_ok(self.authorised(&ask).await?)?;
             let headers = response.headers().clone();
-            Ok(Answer { headers, body: body(response, most).await? })
+            let (body, large) = whole(response, most, &self.slots.large).await?;
+            Ok(Answer { headers, body, _large: large })
         };
-        self.watched(get).await
+        // Boxed, as each of those that it is handed on to has room for it.
+        self.watched(Box::pin(get)).await
     }
 
     /// GETs a URL of the endpoint whose body is read piece by piece.
@@ -341,14 +350,14 @@ impl Exchange {
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<(T, [Option<OwnedSemaphorePermit>; 2]), Error> {
         // Waiting for a place is no time of the endpoint's.
-        let place = if self.reach.is_away() { return Err(Error::HeldOff) } else { self.slots.take().await };
-        if self.reach.is_away() {
-            return Err(Error::HeldOff);
-        }
+        let told = || self.reach.held_off().map_or(Ok(()), Err);
+        told()?;
+        let place = self.slots.take().await;
+        told()?;
         let answer = self.in_time(most, work).await;
         self.counts.count(&answer);
         match &answer {
-            Err(Error::Dial(_) | Error::Tls(_)) => self.reach.lost(),
+            Err(why @ (Error::Dial(_) | Error::Tls(_))) => self.reach.lost(why),
             Ok(_) => self.reach.found(),
             Err(_) => {}
         }
@@ -370,7 +379,7 @@ impl Exchange {
         self.reach.doubt();
         tokio::select! {
             answer = work => in_time(answer),
-            () = self.reach.away() => Err(Error::HeldOff),
+            away = self.reach.away() => Err(away),
         }
     }
 
@@ -546,7 +555,7 @@ impl Exchange {
             }
             status => return Err(Error::Status(status.as_u16())),
         }
-        let (token, seconds) = token::read(&body(response, MAX_TOKEN_BYTES).await?)?;
+        let (token, seconds) = token::read(&small(response, MAX_TOKEN_BYTES).await?)?;
         // A little less than it lasts, so that it does not run out on the way.
         let until = now + Duration::from_secs(seconds.min(3600)) * 9 / 10;
         let mut tokens = lock(&self.tokens);
@@ -575,7 +584,7 @@ fn is_refusal(status: StatusCode) -> bool {
 async fn refused(response: Response<hyper::body::Incoming>) -> Error {
     let status = response.status().as_u16();
     let said =
-        body(response, MAX_REST).await.ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+        small(response, MAX_REST).await.ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
     let first = |field: &str| {
         let text = said.as_ref().and_then(|said| said["errors"][0][field].as_str()).unwrap_or_default();
         text.chars().filter(|c| !c.is_control()).take(200).collect::<String>()
@@ -619,31 +628,17 @@ impl Pieces {
 }
 
 /// Whether anybody answers, whatever the answer.
-async fn there(client: Client<HttpsConnector<Connector>, RequestBody>, url: String, most: Duration) -> bool {
-    let Ok(request) = Request::get(url).body(content(Bytes::new())) else { return false };
-    tokio::time::timeout(most, client.request(request)).await.is_ok_and(|answer| answer.is_ok())
-}
-
-/// All of a body, if it is not more than that; what is said to be more is not begun.
-async fn body(response: Response<hyper::body::Incoming>, most: usize) -> Result<Bytes, Error> {
-    let over = || Error::Limit(format!("the answer is larger than {most} bytes"));
-    let mut body = response.into_body();
-    let said = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    if said > most {
-        return Err(over());
+async fn there(
+    client: Client<HttpsConnector<Connector>, RequestBody>,
+    url: String,
+    most: Duration,
+) -> Result<(), Error> {
+    let request = Request::get(url).body(content(Bytes::new()));
+    let request = request.map_err(|error| Error::Malformed(error.to_string()))?;
+    match tokio::time::timeout(most, client.request(request)).await {
+        Ok(answer) => answer.map(|_| ()).map_err(|error| classify(&error)),
+        Err(_) => Err(Error::Timeout),
     }
-    let mut whole = BytesMut::with_capacity(said);
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Error::Broken(error.to_string()))?;
-        // Trailers say nothing here.
-        let Ok(piece) = frame.into_data() else { continue };
-        if whole.len() + piece.len() > most {
-            return Err(over());
-        }
-        Budget::received(piece.len())?;
-        whole.extend_from_slice(&piece);
-    }
-    Ok(whole.freeze())
 }
 
 /// An absolute URL, or a path on the same host.

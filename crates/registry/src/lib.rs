@@ -17,12 +17,14 @@
 //!
 //! Source: OCI distribution-spec 1.1.
 
+mod body;
 mod budget;
 mod connect;
 mod credentials;
 mod endpoint;
 mod error;
 mod exchange;
+mod list;
 mod push;
 mod reach;
 mod token;
