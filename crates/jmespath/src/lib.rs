@@ -9,6 +9,10 @@
 //! A root value that is not known *yet* is [`Error::Missing`], which nothing turns into null:
 //! a rule that lacks a fact has no answer, whatever `||` or `!` stand around it.
 
+pub mod duration;
+pub mod quantity;
+pub mod versions;
+
 mod evaluate;
 mod functions;
 mod lexer;
