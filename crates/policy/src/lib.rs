@@ -26,6 +26,8 @@ mod run;
 mod selector;
 mod template;
 
+use countersign_jmespath::{Error, Expression};
+
 pub use drive::{Endless, MAX_ROUNDS};
 pub use engine::{Engine, Evaluation, Facts, Finding, MAX_IMAGES, Outcome, Phase, RuleResult, Want};
 pub use fields::Refusal;
@@ -35,4 +37,14 @@ pub use load::{Policy, VERIFY_FIELDS, load};
 pub use review::Review;
 
 /// Functions beyond the dialect's own: `registry_rewrite(image)` is the one rewriter.
-pub(crate) const FUNCTIONS: &[&str] = &["registry_rewrite"];
+const FUNCTIONS: &[&str] = &["registry_rewrite"];
+
+/// An expression that can be evaluated here, where there is neither a clock nor randomness.
+pub(crate) fn expression(text: &str) -> Result<Expression, Error> {
+    let expression = Expression::parse(text, FUNCTIONS)?;
+    if expression.needs_moment() {
+        let message = "the time and random texts are not supported yet".to_owned();
+        return Err(Error::Call { function: text.to_owned(), message });
+    }
+    Ok(expression)
+}

@@ -11,8 +11,6 @@ use countersign_jmespath::{Error, Expression, Scope};
 use regex::Regex;
 use serde_json::{Map, Value};
 
-use crate::FUNCTIONS;
-
 /// An innermost variable: braces inside it come in single pairs.
 static VARIABLE: LazyLock<Result<Regex, regex::Error>> =
     LazyLock::new(|| Regex::new(r"\{\{(?:\{[^{}]*\}|[^{}])*\}\}"));
@@ -49,7 +47,7 @@ impl Template {
             return Ok(Self::Fixed(Value::String(text.to_owned())));
         }
         match whole(text) {
-            Some(inner) => Expression::parse(inner, FUNCTIONS).map(Self::Variable),
+            Some(inner) => crate::expression(inner).map(Self::Variable),
             None => Ok(Self::Text(text.to_owned())),
         }
     }
@@ -144,7 +142,7 @@ fn variable(inner: &str, scope: &dyn Scope, depth: usize) -> Result<Value, Error
             }
         }
     }
-    checked(Expression::parse(&expression, FUNCTIONS)?.evaluate(scope)?.into_owned())
+    checked(crate::expression(&expression)?.evaluate(scope)?.into_owned())
 }
 
 fn shown(value: &Value) -> String {
