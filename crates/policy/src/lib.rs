@@ -44,7 +44,7 @@ pub(crate) fn expression(text: &str) -> Result<Expression, Error> {
     let expression = Expression::parse(text, FUNCTIONS)?;
     if expression.needs_moment() {
         let message = "the time and random texts are not supported yet".to_owned();
-        return Err(Error::Call { function: text.to_owned(), message });
+        return Err(Error::Call { function: "expression".to_owned(), message });
     }
     Ok(expression)
 }
