@@ -34,6 +34,8 @@ mod scalar;
 mod selector;
 mod template;
 
+use countersign_jmespath::{Error, Expression};
+
 pub use drive::{Endless, MAX_ROUNDS};
 pub use duration::Duration;
 pub use engine::{Engine, Evaluation, Facts, Finding, MAX_IMAGES, Outcome, Phase, RuleResult, Want};
@@ -52,4 +54,14 @@ pub use quantity::Quantity;
 pub use review::Review;
 
 /// Functions beyond the dialect's own: `registry_rewrite(image)` is the one rewriter.
-pub(crate) const FUNCTIONS: &[&str] = &["registry_rewrite"];
+const FUNCTIONS: &[&str] = &["registry_rewrite"];
+
+/// An expression that can be evaluated here, where there is neither a clock nor randomness.
+pub(crate) fn expression(text: &str) -> Result<Expression, Error> {
+    let expression = Expression::parse(text, FUNCTIONS)?;
+    if expression.needs_moment() {
+        let message = "the time and random texts are not supported yet".to_owned();
+        return Err(Error::Call { function: "expression".to_owned(), message });
+    }
+    Ok(expression)
+}

@@ -269,7 +269,7 @@ fn read_mutate(value: &Value, path: &str, notes: &mut Notes) -> Vec<Step> {
         let path = format!("{path}.foreach[{index}]");
         let mut fields = Fields::of(step, &path, notes);
         let text = fields.text("list", notes).unwrap_or_default();
-        let list = Expression::parse(text, crate::FUNCTIONS);
+        let list = crate::expression(text);
         let list = list.map_err(|error| notes.refuse(&format!("{path}.list"), error.to_string())).ok();
         let preconditions =
             Conditions::read(fields.take("preconditions"), &format!("{path}.preconditions"), notes);
