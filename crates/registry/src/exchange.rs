@@ -239,7 +239,7 @@ impl Exchange {
             .pool_timer(hyper_util::rt::TokioTimer::new())
             .build(https);
         let (asking, url) = (client.clone(), format!("{}/v2/", connector.base()));
-        let probe: Probe = Arc::new(move || there(asking.clone(), url.clone(), timing.dial * 2).boxed());
+        let probe: Probe = Arc::new(move || there(asking.clone(), url.clone(), timing.request).boxed());
         let own = Arc::new(Semaphore::new(limits.endpoint_requests));
         Ok(Self {
             connector,
@@ -426,7 +426,8 @@ impl Exchange {
         let mut uri: Uri = url.parse().map_err(|_| Error::Malformed(format!("`{url}` is not a URL")))?;
         for _ in 0..=self.limits.redirects {
             let own = self.connector.is_own(&self.connector.allowed(&uri)?);
-            let response = self.patiently(ask, &uri, authorization.filter(|_| own), own, patience).await?;
+            let response = self.patiently(ask, &uri, authorization.filter(|_| own), own, patience).await;
+            let response = response.map_err(|error| if own { error } else { elsewhere(error, &uri) })?;
             match response.status() {
                 status if status.is_success() => return Ok(Reply::Response(Box::new(response))),
                 StatusCode::UNAUTHORIZED if own => {
@@ -536,7 +537,7 @@ impl Exchange {
             .url()
             .parse()
             .map_err(|_| Error::Malformed("the token realm is not a URL".to_owned()))?;
-        self.connector.allowed(&url)?;
+        let own = self.connector.is_own(&self.connector.allowed(&url)?);
         let text = url.to_string();
         let ask = Ask {
             headers: vec![(ACCEPT, HeaderValue::from_static("application/json"))],
@@ -547,7 +548,8 @@ impl Exchange {
         let private = self.connector.is_private() && self.connector.is_private_to(&url);
         let credentials = self.credentials.as_ref().filter(|_| private);
         let basic = credentials.and_then(|credentials| HeaderValue::from_str(&credentials.basic()).ok());
-        let response = self.send(&ask, &url, basic.as_ref(), false).await?;
+        let response = self.send(&ask, &url, basic.as_ref(), false).await;
+        let response = response.map_err(|error| if own { error } else { elsewhere(error, &url) })?;
         match response.status() {
             StatusCode::OK => {}
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
@@ -627,7 +629,8 @@ impl Pieces {
     }
 }
 
-/// Whether anybody answers, whatever the answer.
+/// Whether anybody is there, whatever the answer. One who takes the connection and is slow to say
+/// anything is there: what he is asked has a time of its own.
 async fn there(
     client: Client<HttpsConnector<Connector>, RequestBody>,
     url: String,
@@ -636,8 +639,22 @@ async fn there(
     let request = Request::get(url).body(content(Bytes::new()));
     let request = request.map_err(|error| Error::Malformed(error.to_string()))?;
     match tokio::time::timeout(most, client.request(request)).await {
-        Ok(answer) => answer.map(|_| ()).map_err(|error| classify(&error)),
-        Err(_) => Err(Error::Timeout),
+        Ok(Err(error)) => match classify(&error) {
+            away @ (Error::Dial(_) | Error::Tls(_)) => Err(away),
+            _ => Ok(()),
+        },
+        Ok(Ok(_)) | Err(_) => Ok(()),
+    }
+}
+
+/// That somebody else than the endpoint could not be reached says nothing of the endpoint.
+fn elsewhere(error: Error, uri: &Uri) -> Error {
+    match error {
+        Error::Dial(why) | Error::Tls(why) => {
+            let host = uri.authority().map(ToString::to_string).unwrap_or_default();
+            Error::Broken(format!("{host}, where the registry sends to: {why}"))
+        }
+        other => other,
     }
 }
 
