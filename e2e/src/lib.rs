@@ -11,6 +11,7 @@
 )]
 
 mod attached;
+mod black_hole;
 mod cluster;
 mod containerd;
 mod cosign;
@@ -29,6 +30,7 @@ mod registries;
 mod webhook;
 
 pub use attached::{Layer, Referrer, push_referrers, push_signature_tag};
+pub use black_hole::BlackHole;
 pub use cluster::{ControlPlane, pod};
 pub use containerd::{Containerd, ContainerdRelease};
 pub use cosign::{Cosign, KeyPair, KeyType};

@@ -2,10 +2,8 @@
 //!
 //! The registries are the real ones of `bootstrap`, over TLS on loopback, each serving a layout
 //! of its own that goes when it does. Images are one layer of text; their signatures have the
-//! two shapes that cosign writes. A [`Hostile`] one has repositories that lie; in a
-//! [`BlackHole`] there is none.
+//! two shapes that cosign writes. A [`Hostile`] one has repositories that lie.
 
-mod black_hole;
 mod hostile;
 mod image;
 
@@ -24,7 +22,6 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-pub use black_hole::BlackHole;
 pub use hostile::{Hostile, Lie};
 pub use image::Shape;
 

@@ -18,19 +18,15 @@ pub struct BlackHole {
 
 impl BlackHole {
     /// Opens one on a free port, and fills what the kernel keeps for it.
-    ///
-    /// # Errors
-    ///
-    /// There is no port, or a connection is refused.
-    pub async fn open() -> std::io::Result<Self> {
-        let socket = TcpSocket::new_v4()?;
-        socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-        let listener = socket.listen(1)?;
-        let at = listener.local_addr()?;
+    pub async fn open() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let at = listener.local_addr().unwrap();
         let mut waiting = Vec::new();
         while let Ok(stream) = tokio::time::timeout(SOON, TcpStream::connect(at)).await {
-            waiting.push(stream?);
+            waiting.push(stream.unwrap());
         }
-        Ok(Self { port: at.port(), _listener: listener, _waiting: waiting })
+        Self { port: at.port(), _listener: listener, _waiting: waiting }
     }
 }
