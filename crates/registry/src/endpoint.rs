@@ -13,11 +13,11 @@ use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LINK};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
-use crate::Error;
 use crate::connect::Connector;
 use crate::credentials::Credentials;
-use crate::exchange::{Exchange, Health, Limits, Pieces, Timing, resolve};
+use crate::exchange::{Exchange, Pieces, resolve};
 use crate::list::List;
+use crate::{Error, Health, Limits, Timing};
 
 /// What an endpoint is made with.
 #[derive(Clone, Debug)]

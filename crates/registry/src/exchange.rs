@@ -1,7 +1,6 @@
 //! One request and its answer: tokens, passwords, redirects, limits.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,9 +27,10 @@ use crate::budget::Budget;
 use crate::connect::Connector;
 use crate::credentials::Credentials;
 use crate::endpoint::EndpointSettings;
+use crate::health::Counts;
 use crate::reach::{Probe, Reach};
 use crate::token::{self, Challenge, MAX_TOKEN_BYTES};
-use crate::{Class, Error};
+use crate::{Error, Health, Limits, Timing};
 
 /// Bytes that a connection reads ahead, and the most that the head of an answer may have.
 const READ_AHEAD: usize = 32 * 1024;
@@ -44,65 +44,6 @@ const DOUBT: Duration = Duration::from_millis(300);
 const BUSY: Duration = Duration::from_secs(1);
 /// The least that it is left alone.
 const LEAST: Duration = Duration::from_millis(100);
-
-/// How much of a registry's answers is taken in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of a manifest or an index. Default 4 MiB.
-    pub manifest_bytes: usize,
-    /// Pages of a referrers list. Default 8.
-    pub referrers_pages: usize,
-    /// Entries of a referrers list, over all pages. Default 256.
-    pub referrers: usize,
-    /// Redirects of one request. Default 3.
-    pub redirects: usize,
-    /// Requests on behalf of one image, over all endpoints, tokens and redirects included. Default 192.
-    pub image_requests: usize,
-    /// Bytes that are received on behalf of one image. Default 32 MiB.
-    pub image_bytes: usize,
-    /// Requests to one endpoint at a time; more wait. Default 16.
-    pub endpoint_requests: usize,
-    /// Requests to all endpoints at a time; more wait. Default 64.
-    pub all_requests: usize,
-}
-
-impl Limits {
-    /// The defaults.
-    pub const DEFAULT: Self = Self {
-        manifest_bytes: 4 << 20,
-        referrers_pages: 8,
-        referrers: 256,
-        redirects: 3,
-        image_requests: 192,
-        image_bytes: 32 << 20,
-        endpoint_requests: 16,
-        all_requests: 64,
-    };
-}
-
-/// How long things may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timing {
-    /// To make a TCP connection. Default 1 s.
-    pub dial: Duration,
-    /// For a whole request, body included; for one that writes, five times as long. Default 4 s.
-    pub request: Duration,
-    /// How long between two probes of an endpoint that could not be dialled, and is asked nothing
-    /// else meanwhile; zero: it is asked as before. Default 1 s.
-    pub hold_off: Duration,
-    /// How long all in all an endpoint that is busy (429, 503) is waited for before an answer counts. Default 0 s.
-    pub patience: Duration,
-}
-
-impl Timing {
-    /// The defaults.
-    pub const DEFAULT: Self = Self {
-        dial: Duration::from_secs(1),
-        request: Duration::from_secs(4),
-        hold_off: Duration::from_secs(1),
-        patience: Duration::ZERO,
-    };
-}
 
 /// An answer with a status of 200 and all of its body.
 pub(crate) struct Answer {
@@ -187,38 +128,6 @@ impl Slots {
     }
 }
 
-/// Requests by what came of them.
-#[derive(Debug, Default)]
-struct Counts([AtomicU64; OUTCOMES.len()]);
-
-/// The words for what may come of a request.
-const OUTCOMES: [&str; 6] = ["ok", "absent", "denied", "unreachable", "malformed", "refused"];
-
-impl Counts {
-    fn count<T>(&self, answer: &Result<T, Error>) {
-        let index = match answer.as_ref().map_err(Error::class) {
-            Ok(_) => 0,
-            Err(Class::Absent) => 1,
-            Err(Class::Denied) => 2,
-            Err(Class::Unreachable) => 3,
-            Err(Class::Malformed) => 4,
-            Err(Class::Refused) => 5,
-        };
-        self.0[index].fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// How an endpoint does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Health {
-    /// What people call it.
-    pub name: String,
-    /// Requests by what came of them: `ok`, `absent`, `denied`, `unreachable`, `malformed`, `refused`.
-    pub requests: Vec<(&'static str, u64)>,
-    /// Whether it is not asked for a moment, as it could not be reached.
-    pub held_off: bool,
-}
-
 impl Exchange {
     pub(crate) fn new(
         connector: Connector,
@@ -281,12 +190,7 @@ impl Exchange {
 
     /// How the endpoint of this name does.
     pub(crate) fn health(&self, name: &str) -> Health {
-        let count = |(word, count): (&&'static str, &AtomicU64)| (*word, count.load(Ordering::Relaxed));
-        Health {
-            name: name.to_owned(),
-            requests: OUTCOMES.iter().zip(&self.counts.0).map(count).collect(),
-            held_off: self.reach.is_away(),
-        }
+        Health { name: name.to_owned(), requests: self.counts.by_word(), held_off: self.reach.is_away() }
     }
 
     /// GETs a URL of the endpoint, whole. `repository` is what a token is remembered for.

@@ -10,7 +10,7 @@ use countersign_evidence::{Index, Origin, Store, TagRecord};
 use countersign_reference::{Digest, Reference};
 use countersign_registry::{Budget, Health};
 use countersign_signature::{Trust, TrustError};
-use countersign_verdict::{Check, Code, Outcome, Proof, Question, Verdict};
+use countersign_verdict::{Check, Code, Outcome, Question, Verdict};
 use tokio::time::Instant;
 
 use crate::find::{Found, find};
@@ -18,6 +18,7 @@ use crate::flight::Flights;
 use crate::proofs::{Asked, Proofs, Proven, remarks};
 use crate::resolve::{Resolved, resolve};
 use crate::route::{Route, Routes, Rules, SetupError, SourceLoader, Who};
+use crate::verdicts::{failed, internal, refused_trust, too_long, verified};
 use crate::{Settings, who};
 
 /// How long a definite negative answer is held.
@@ -596,50 +597,4 @@ impl Verifier {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn failed(question: &Question, outcome: Outcome, checks: Vec<Check>) -> Verdict {
-    let digest = question.image.digest().cloned();
-    Verdict { image: question.image.clone(), outcome, digest, endpoint: None, checks }
-}
-
-fn refused_trust(question: &Question, error: &TrustError) -> Verdict {
-    let code = if *error == TrustError::NoKeys { Code::NoKeys } else { Code::Malformed };
-    Verdict::because(question.image.clone(), Outcome::Refused, code, error.to_string())
-}
-
-fn too_long(most: Duration) -> Check {
-    Check::new("", "", Code::Deadline, format!("no end within {} s", most.as_secs()))
-}
-
-fn internal(question: &Question) -> Verdict {
-    let why = "verification failed unexpectedly";
-    Verdict::because(question.image.clone(), Outcome::Refused, Code::Internal, why)
-}
-
-fn verified(
-    question: &Question,
-    digest: &Digest,
-    proven: &Proven,
-    endpoint: Option<String>,
-    mut checks: Vec<Check>,
-) -> Verdict {
-    let signatures = proven.proof.get();
-    checks.extend(proven.remarks.iter().cloned());
-    let proof = Proof {
-        digest: digest.clone(),
-        keys: signatures.keys.clone(),
-        format: signatures.format,
-        source: signatures.source.clone(),
-        name: signatures.name.clone(),
-        index: proven.index.clone(),
-        stale_since: None,
-    };
-    Verdict {
-        image: question.image.clone(),
-        digest: Some(digest.clone()),
-        outcome: Outcome::Verified(proof),
-        endpoint,
-        checks,
-    }
 }
