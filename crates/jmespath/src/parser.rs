@@ -175,7 +175,9 @@ impl Parser<'_> {
         let what = match self.peek() {
             Token::End => "the expression ends too early".to_owned(),
             Token::Symbol(symbol) => format!("unexpected `{symbol}`"),
-            other => format!("unexpected {other:?}"),
+            Token::Identifier(_) | Token::Quoted(_) => "unexpected name".to_owned(),
+            Token::Literal(_) => "unexpected literal".to_owned(),
+            Token::Number(number) => format!("unexpected `{number}`"),
         };
         syntax(self.tokens[self.at].0, &what)
     }

@@ -309,6 +309,7 @@ fn what_is_no_expression() {
     }
     assert_eq!(evaluate("no_such(a)"), Err(Error::UnknownFunction("no_such".to_owned())));
     assert_eq!(evaluate("a.b)").unwrap_err().to_string(), "syntax error at 3: unexpected `)`");
+    assert_eq!(evaluate(r"a '\x\x'").unwrap_err().to_string(), "syntax error at 2: unexpected literal");
     // The root is the scope's own, and has no value.
     for root in ["@", "*", "[0]", "[]", "[?x]", "*[]", "@.*", "length(@)", "@ || a"] {
         assert!(matches!(evaluate(root), Err(Error::Root(_))), "{root}");
