@@ -11,6 +11,7 @@
 )]
 
 mod attached;
+mod black_hole;
 mod cluster;
 mod containerd;
 mod cosign;
@@ -26,8 +27,10 @@ mod page;
 mod proxy;
 mod records;
 mod registries;
+mod webhook;
 
 pub use attached::{Layer, Referrer, push_referrers, push_signature_tag};
+pub use black_hole::BlackHole;
 pub use cluster::{ControlPlane, pod};
 pub use containerd::{Containerd, ContainerdRelease};
 pub use cosign::{Cosign, KeyPair, KeyType};
@@ -41,6 +44,7 @@ pub use page::{Block, blocks, named, shell};
 pub use proxy::CountingProxy;
 pub use records::tag_record;
 pub use registries::{Registry, RegistryKind};
+pub use webhook::{Answer, Caller, Probe, Webhook};
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -106,6 +110,11 @@ impl Process {
             std::thread::sleep(Duration::from_millis(20));
         }
         process
+    }
+
+    /// Its id.
+    pub fn id(&self) -> u32 {
+        self.0.id()
     }
 }
 

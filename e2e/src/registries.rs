@@ -2,6 +2,7 @@
 
 use std::process::{Command, Stdio};
 
+use countersign_https::{Authority, Identity};
 use tempfile::TempDir;
 
 use crate::{Process, free_port, tool};
@@ -84,6 +85,27 @@ impl Registry {
     /// Where distribution's keeps its files.
     pub fn storage(&self) -> std::path::PathBuf {
         self.storage.path().join("data/docker/registry/v2")
+    }
+
+    /// Another process of distribution's with the same files, over TLS on this port: clients push to
+    /// the one in the clear, and whoever checks certificates asks this one.
+    pub fn over_tls(&self, port: u16, authority: &Authority) -> Process {
+        let Identity { chain_pem, key_pem } = authority.issue(&["127.0.0.1"]).unwrap();
+        let path = |ending: &str| self.storage.path().join(format!("tls-{port}.{ending}"));
+        std::fs::write(path("pem"), chain_pem).unwrap();
+        std::fs::write(path("key"), key_pem).unwrap();
+        let text = format!(
+            "version: 0.1\nlog: {{ level: error, accesslog: {{ disabled: true }} }}\n\
+             storage: {{ filesystem: {{ rootdirectory: \"{}\" }} }}\n\
+             http: {{ addr: \"127.0.0.1:{port}\", secret: test, tls: {{ certificate: \"{}\", key: \"{}\" }} }}\n",
+            self.storage.path().join("data").display(),
+            path("pem").display(),
+            path("key").display(),
+        );
+        std::fs::write(path("yaml"), text).unwrap();
+        let mut command = Command::new(tool("registry"));
+        command.arg("serve").arg(path("yaml")).env("OTEL_TRACES_EXPORTER", "none");
+        Process::listening(command.stdout(Stdio::null()).stderr(Stdio::null()), port)
     }
 
     /// Host and port, as in a reference.

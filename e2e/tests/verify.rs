@@ -201,8 +201,9 @@ async fn an_index_signature_covers_the_index_digest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_are_few_and_do_not_depend_on_the_number_of_keys() {
+async fn requests_are_few_and_do_not_depend_on_the_number_of_keys_and_endpoints() {
     assert_isolated();
+    let empty = Registry::start(RegistryKind::Distribution);
     for kind in KINDS {
         let (registry, directory) = (Registry::start(kind), TempDir::new().unwrap());
         let key = Cosign::V2.key_pair(directory.path(), "key", KeyType::EcdsaP256);
@@ -217,19 +218,30 @@ async fn requests_are_few_and_do_not_depend_on_the_number_of_keys() {
                 cosign.sign(directory.path(), &key, &image.by_digest());
                 images.push(image);
             }
-            for keys in [pem.clone(), format!("{others}{pem}")] {
+            let mut counts = Vec::new();
+            for (keys, endpoints) in
+                [(pem.clone(), 1), (format!("{others}{pem}"), 1), (format!("{others}{pem}"), 3)]
+            {
                 let proxy = CountingProxy::before(registry.port).await;
-                let (verifier, _) = verifier(&[proxy.port], Settings::default());
+                let behind =
+                    [CountingProxy::before(empty.port).await, CountingProxy::before(empty.port).await];
+                let ports = [proxy.port, behind[0].port, behind[1].port];
+                let (verifier, _) = verifier(&ports[..endpoints], Settings::default());
                 let attestors = Attestors::any_of_keys(&keys);
                 for (image, most) in images.iter().zip([first, after]) {
                     let verdict = ask(&verifier, &attestors, &local(image)).await;
                     assert!(verdict.proof().is_some(), "{verdict:#?}");
                     let lines = proxy.take();
                     assert!(lines.len() <= most, "{kind:?} {cosign:?}: more than {most}: {lines:#?}");
+                    counts.push(lines.len());
                     ask(&verifier, &attestors, &local(image)).await;
                     assert_eq!(proxy.take(), Vec::<String>::new(), "a warm image");
                 }
+                for other in &behind {
+                    assert_eq!(other.take(), Vec::<String>::new(), "the first endpoint has everything");
+                }
             }
+            assert_eq!((&counts[..2], &counts[..2]), (&counts[2..4], &counts[4..]), "{kind:?} {cosign:?}");
         }
     }
 }

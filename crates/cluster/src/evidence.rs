@@ -294,11 +294,17 @@ impl Store for Evidence {
                     && known.digest == record.digest
                     && is_fresh(known, &record, state.refresh)
             });
-        drop(state);
         if !good_enough {
             let digest = record.digest.clone();
+            // What makes the record count is there as well, or a tag is all that outlives this process.
+            let entry = state.objects.entry(&digest);
+            let known = entry.map(|entry| entry.signatures.as_slice()).unwrap_or_default();
+            let mut signatures = state.own.signatures(&digest);
+            signatures.retain(|material| !known.contains(material));
+            let index = state.own.index(&digest).filter(|_| entry.is_none_or(|entry| entry.index.is_none()));
+            drop(state);
             let tag = Some((image.clone(), record));
-            self.write(Change { digest, signatures: Vec::new(), index: None, tag });
+            self.write(Change { digest, signatures, index, tag });
         }
     }
 

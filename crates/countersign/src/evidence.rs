@@ -52,17 +52,17 @@ enum Place {
 }
 
 impl Place {
-    /// To be read alone: nothing is made.
-    async fn to_read(arguments: &EvidencePlace) -> Result<Self> {
-        if arguments.dir.is_some() {
-            return Self::of(arguments).await;
+    /// All that is there; nothing is made for it.
+    async fn known(arguments: &EvidencePlace) -> Result<Known> {
+        if let Some(path) = &arguments.dir {
+            return Directory::look(path).context("--dir");
         }
         let client = crate::crds::client(&arguments.home.cluster).await?;
         let key = known_record_key(&client, &arguments.home.namespace).await?;
         // Without a key there is no record that counts.
         let none = || RecordKey::generate().and_then(|text| RecordKey::parse(&text));
         let key = key.or_else(none).context("the machine has no randomness to give")?;
-        Ok(Self::Cluster(client, key))
+        objects::all(&client, &key).await.context(NOT_KNOWN)
     }
 
     async fn of(arguments: &EvidencePlace) -> Result<Self> {
@@ -76,7 +76,7 @@ impl Place {
     }
 
     /// All that is there.
-    async fn known(&self) -> Result<Known> {
+    async fn all(&self) -> Result<Known> {
         match self {
             Self::Cluster(client, key) => objects::all(client, key).await.context(NOT_KNOWN),
             Self::Directory(directory) => Ok(directory.all()),
@@ -136,7 +136,7 @@ async fn import(arguments: &EvidenceImport) -> Result<Exit> {
     }
     let place = Place::of(&arguments.place).await?;
     let confirmed = SystemClock::default().wall();
-    let known = place.known().await?;
+    let known = place.all().await?;
     let (mut images, mut new) = (0, 0);
     for found in evidence(&layout)? {
         if found.signatures.is_empty() {
@@ -209,7 +209,7 @@ async fn import_exported(arguments: &EvidenceImport) -> Result<Exit> {
 
 #[expect(clippy::print_stdout, reason = "this is a command line")]
 async fn list(arguments: &EvidenceList) -> Result<Exit> {
-    let known = Place::to_read(&arguments.place).await?.known().await?;
+    let known = Place::known(&arguments.place).await?;
     let digests = sorted(&known);
     if arguments.output == Output::Json {
         let all: Vec<Value> = digests.iter().filter_map(|digest| data(&known, digest)).collect();
@@ -233,7 +233,7 @@ async fn list(arguments: &EvidenceList) -> Result<Exit> {
 
 #[expect(clippy::print_stdout, reason = "this is a command line")]
 async fn show(arguments: &EvidenceShow) -> Result<Exit> {
-    let known = Place::to_read(&arguments.place).await?.known().await?;
+    let known = Place::known(&arguments.place).await?;
     let digests = match Digest::parse(&arguments.what) {
         Ok(digest) => vec![digest],
         Err(_) => {
@@ -252,7 +252,7 @@ async fn show(arguments: &EvidenceShow) -> Result<Exit> {
 }
 
 async fn export(arguments: &EvidenceExport) -> Result<Exit> {
-    let known = Place::to_read(&arguments.place).await?.known().await?;
+    let known = Place::known(&arguments.place).await?;
     let (api_version, kind) = DOCUMENT;
     let object = |digest: &Digest| {
         Some(json!({

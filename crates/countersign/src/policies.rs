@@ -38,8 +38,8 @@ pub(crate) fn is_policy_file(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
 }
 
-/// The policies of a directory (`*.yaml`, `*.yml`), in the order of the names of its files.
-pub(crate) fn in_directory(directory: &Path, keys: &Keys) -> Result<Vec<Policy>> {
+/// The policies of a directory (`*.yaml`, `*.yml`) and their files, in the order of the names of these.
+pub(crate) fn in_directory(directory: &Path, keys: &Keys) -> Result<Vec<(PathBuf, Policy)>> {
     let entries = std::fs::read_dir(directory);
     let entries = entries.with_context(|| format!("cannot read --policies {}", directory.display()))?;
     let entries: std::io::Result<Vec<_>> = entries.collect();
@@ -54,9 +54,9 @@ pub(crate) fn in_directory(directory: &Path, keys: &Keys) -> Result<Vec<Policy>>
     Ok(policies)
 }
 
-/// The policies of these files. What cannot be loaded is told; a name that stands twice is a mistake.
-pub(crate) fn in_files(paths: &[PathBuf], keys: &Keys) -> Result<Vec<Policy>> {
-    let mut policies: Vec<Policy> = Vec::new();
+/// The policies of these files, each with its own. What cannot be loaded is told; a name that stands twice is a mistake.
+pub(crate) fn in_files(paths: &[PathBuf], keys: &Keys) -> Result<Vec<(PathBuf, Policy)>> {
+    let mut policies: Vec<(PathBuf, Policy)> = Vec::new();
     for path in paths {
         let shown = path.display();
         let text = sources::text(path).map_err(anyhow::Error::msg)?;
@@ -65,7 +65,7 @@ pub(crate) fn in_files(paths: &[PathBuf], keys: &Keys) -> Result<Vec<Policy>> {
                 warn(&format!("{shown}: a document that is no ClusterPolicy or Policy is left out"));
                 continue;
             };
-            if policies.iter().any(|other| other.name == policy.name) {
+            if policies.iter().any(|(_, other)| other.name == policy.name) {
                 bail!("{shown}: policy `{}` stands twice", policy.name);
             }
             for refusal in &policy.refusals {
@@ -74,7 +74,7 @@ pub(crate) fn in_files(paths: &[PathBuf], keys: &Keys) -> Result<Vec<Policy>> {
             for warning in &policy.warnings {
                 warn(&format!("{shown}: policy `{}`: {warning}", policy.name));
             }
-            policies.push(policy);
+            policies.push((path.clone(), policy));
         }
     }
     Ok(policies)

@@ -48,7 +48,9 @@ pub(crate) async fn run(arguments: &VerifyArguments) -> Result<Exit> {
     let lines = match &setup.site {
         Some(site) if !arguments.policy.is_empty() => {
             let keys = policies::keys(site, &*setup.load)?;
-            let engine = Engine::new(policies::in_files(&arguments.policy, &keys)?, Arc::clone(site));
+            let policies = policies::in_files(&arguments.policy, &keys)?;
+            let policies = policies.into_iter().map(|(_, policy)| policy).collect();
+            let engine = Engine::new(policies, Arc::clone(site));
             let lines = arguments.images.iter().map(|image| {
                 let (setup, engine) = (&setup, &engine);
                 async move { setup.by_policies(engine, &arguments.namespace, image).await }

@@ -9,8 +9,9 @@
 //! what is there is whole. Nothing in it is believed: signatures are judged by the keys in force
 //! when they are used, records count only with their MAC, and what is neither is a finding.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -34,8 +35,8 @@ pub const DOCUMENT: (&str, &str) = ("countersign.dev/v1alpha1", "ImageEvidence")
 const MOST_BYTES: u64 = 2 << 20;
 /// How old a record may be before it is written again.
 const REFRESH: SignedDuration = SignedDuration::from_mins(10);
-/// What waits to be written; more is dropped, and written when it is verified again.
-const MOST_WAITING: usize = 1024;
+/// What waits to be written; more is written with what changes next.
+const MOST_WAITING: usize = if cfg!(test) { 32 } else { 1024 };
 
 /// A directory that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +55,9 @@ pub enum DirectoryError {
         "{0}: others may read it: `chmod 600` it, and remove it first if somebody has (records are made anew)"
     )]
     Open(String),
+    /// Another process has it open.
+    #[error("{0} is in use by another process: `evidence list`, `show` and `export` read it all the same")]
+    InUse(String),
     /// The secret is none.
     #[error("{0} has no key in it: remove it, and another one is made (records of tags are made anew)")]
     Key(String),
@@ -65,7 +69,11 @@ pub struct Directory {
     path: PathBuf,
     key: RecordKey,
     known: Mutex<Known>,
+    /// What is not written yet, as too much was waiting: it is with the next change.
+    behind: Mutex<BTreeSet<Digest>>,
     writer: Option<(SyncSender<Change>, JoinHandle<()>)>,
+    /// Its lock is this process's for as long as it is open.
+    _lock: File,
 }
 
 #[derive(Debug)]
@@ -95,30 +103,23 @@ impl Directory {
             move |error| DirectoryError::Io { path, error }
         };
         fs::create_dir_all(path).map_err(failed(path))?;
-        let key = key(path)?;
-        let mut files = Vec::new();
+        make_key(path)?;
+        let (key, lock) = read_key(path)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(DirectoryError::InUse(path.display().to_string())),
+            Err(TryLockError::Error(error)) => return Err(failed(path)(error)),
+        }
         for entry in fs::read_dir(path).map_err(failed(path))? {
             let entry = entry.map_err(failed(path))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.ends_with(UNFINISHED) {
+            if entry.file_name().to_string_lossy().ends_with(UNFINISHED) {
                 // Of a process that ended before it was done.
                 _ = fs::remove_file(entry.path());
-            } else if let Some(digest) = digest_of(&name) {
-                let used = entry.metadata().and_then(|found| found.modified()).ok();
-                files.push((used, digest, entry.path()));
             }
         }
-        // What was written last is the last to go.
-        files.sort();
-        let mut known = Known::new(most);
-        for (_, digest, file) in files {
-            let (entry, findings) = match read(&file) {
-                Ok(document) => Entry::read(&document["spec"], &digest),
-                Err(why) => (Entry::default(), vec![why]),
-            };
-            for gone in known.put(&digest, entry, findings, Some(&key)) {
-                _ = fs::remove_file(path.join(name_of(&gone)));
-            }
+        let (known, gone) = read_all(path, most, &key)?;
+        for gone in gone {
+            _ = fs::remove_file(path.join(name_of(&gone)));
         }
         for finding in known.findings() {
             tracing::warn!(directory = %path.display(), "evidence: {finding}");
@@ -126,7 +127,24 @@ impl Directory {
         let (changes, waiting) = sync_channel(MOST_WAITING);
         let into = path.to_owned();
         let writer = std::thread::spawn(move || write_all(&into, &waiting));
-        Ok(Self { path: path.to_owned(), key, known: Mutex::new(known), writer: Some((changes, writer)) })
+        Ok(Self {
+            path: path.to_owned(),
+            key,
+            known: Mutex::new(known),
+            behind: Mutex::default(),
+            writer: Some((changes, writer)),
+            _lock: lock,
+        })
+    }
+
+    /// What is in a directory, whoever has it open: nothing is made, written or removed.
+    ///
+    /// # Errors
+    ///
+    /// It is not there, cannot be read, or its key cannot be used.
+    pub fn look(path: &Path) -> Result<Known, DirectoryError> {
+        let (key, _) = read_key(path)?;
+        read_all(path, usize::MAX, &key).map(|(known, _)| known)
     }
 
     /// Adds an entry that somebody else has made; whether there was anything new in it. Records are
@@ -160,15 +178,30 @@ impl Directory {
     /// Has written what has changed; `wait`: even if that takes a moment.
     fn changed(&self, known: &Known, digest: &Digest, gone: Vec<Digest>, wait: bool) {
         let Some((writer, _)) = &self.writer else { return };
-        let entry = known.entry(digest).cloned().unwrap_or_default();
-        let write = std::iter::once(Change::Write(digest.clone(), Box::new(entry)));
-        for change in write.chain(gone.into_iter().map(Change::Remove)) {
+        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_behind = !behind.is_empty();
+        behind.insert(digest.clone());
+        behind.extend(gone);
+        while let Some(digest) = behind.pop_first() {
+            let change = change(known, &digest);
             let sent = if wait { writer.send(change).is_ok() } else { writer.try_send(change).is_ok() };
             if !sent {
-                // It will be verified again.
-                tracing::warn!(directory = %self.path.display(), "evidence was not kept: too much waits to be written");
+                behind.insert(digest);
+                if !was_behind {
+                    let path = self.path.display();
+                    tracing::warn!(directory = %path, "evidence is written more slowly than it comes to be known");
+                }
+                return;
             }
         }
+    }
+}
+
+/// What the file of a digest should come to.
+fn change(known: &Known, digest: &Digest) -> Change {
+    match known.entry(digest) {
+        Some(entry) => Change::Write(digest.clone(), Box::new(entry.clone())),
+        None => Change::Remove(digest.clone()),
     }
 }
 
@@ -176,6 +209,11 @@ impl Drop for Directory {
     /// Waits until everything is written.
     fn drop(&mut self) {
         if let Some((changes, writer)) = self.writer.take() {
+            let known = self.known();
+            let behind = std::mem::take(&mut *self.behind.lock().unwrap_or_else(PoisonError::into_inner));
+            for digest in behind {
+                _ = changes.send(change(&known, &digest));
+            }
             drop(changes);
             _ = writer.join();
         }
@@ -240,6 +278,30 @@ fn digest_of(name: &str) -> Option<Digest> {
     Digest::parse(&name.strip_suffix(".json")?.replacen('-', ":", 1)).ok()
 }
 
+/// What is in the files of a directory, and which of them are too many; what was written last is
+/// the last to go.
+fn read_all(path: &Path, most: usize, key: &RecordKey) -> Result<(Known, Vec<Digest>), DirectoryError> {
+    let failed = |error| DirectoryError::Io { path: path.display().to_string(), error };
+    let mut files = Vec::new();
+    for entry in fs::read_dir(path).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if let Some(digest) = digest_of(&entry.file_name().to_string_lossy()) {
+            let used = entry.metadata().and_then(|found| found.modified()).ok();
+            files.push((used, digest, entry.path()));
+        }
+    }
+    files.sort();
+    let (mut known, mut gone) = (Known::new(most), Vec::new());
+    for (_, digest, file) in files {
+        let (entry, findings) = match read(&file) {
+            Ok(document) => Entry::read(&document["spec"], &digest),
+            Err(why) => (Entry::default(), vec![why]),
+        };
+        gone.extend(known.put(&digest, entry, findings, Some(key)));
+    }
+    Ok((known, gone))
+}
+
 fn read(file: &Path) -> Result<Value, String> {
     let length = file.metadata().map_err(|error| error.to_string())?.len();
     if length > MOST_BYTES {
@@ -249,27 +311,42 @@ fn read(file: &Path) -> Result<Value, String> {
     serde_json::from_slice(&bytes).map_err(|error| format!("the file is no JSON: {error}"))
 }
 
-/// The secret of the directory, which is made where there is none.
-fn key(directory: &Path) -> Result<RecordKey, DirectoryError> {
+/// Makes the secret of a directory where there is none: whole, or not at all.
+fn make_key(directory: &Path) -> Result<(), DirectoryError> {
+    let path = directory.join(KEY_FILE);
+    let failed = |error| DirectoryError::Io { path: path.display().to_string(), error };
+    if path.try_exists().map_err(failed)? {
+        return Ok(());
+    }
+    let text = RecordKey::generate()
+        .ok_or_else(|| failed(io::Error::other("the machine has no randomness to give")))?;
+    let beside = directory.join(format!("{KEY_FILE}.{}{UNFINISHED}", std::process::id()));
+    let mut options = OpenOptions::new();
+    let mut file =
+        options.write(true).create(true).truncate(true).mode(0o600).open(&beside).map_err(failed)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+    let linked = match fs::hard_link(&beside, &path) {
+        // Whoever was first has made it.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        linked => linked,
+    };
+    _ = fs::remove_file(&beside);
+    linked.and_then(|()| File::open(directory)?.sync_all()).map_err(failed)
+}
+
+/// The secret of a directory, and its file.
+fn read_key(directory: &Path) -> Result<(RecordKey, File), DirectoryError> {
     let path = directory.join(KEY_FILE);
     let shown = path.display().to_string();
     let failed = |error| DirectoryError::Io { path: shown.clone(), error };
-    let mut options = OpenOptions::new();
-    match options.write(true).create_new(true).mode(0o600).open(&path) {
-        Ok(mut file) => {
-            let text = RecordKey::generate()
-                .ok_or_else(|| failed(io::Error::other("the machine has no randomness to give")))?;
-            file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(failed(error)),
-    }
-    let mode = path.metadata().map_err(failed)?.permissions().mode();
+    let mut file = File::open(&path).map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.permissions().mode();
     if mode & 0o077 != 0 {
         return Err(DirectoryError::Open(shown));
     }
-    let text = fs::read_to_string(&path).map_err(failed)?;
-    RecordKey::parse(&text).ok_or(DirectoryError::Key(shown))
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(failed)?;
+    Ok((RecordKey::parse(&text).ok_or(DirectoryError::Key(shown))?, file))
 }
 
 fn write_all(directory: &Path, changes: &Receiver<Change>) {
@@ -428,6 +505,43 @@ mod tests {
         fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
         let error = Directory::open(directory.path()).unwrap_err().to_string();
         assert!(error.contains("chmod 600"), "{error}");
+    }
+
+    #[test]
+    fn one_process_has_it_open_and_others_look() {
+        let directory = tempfile::tempdir().unwrap();
+        let names = || {
+            let entries = fs::read_dir(directory.path()).unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        assert!(Directory::look(directory.path()).is_err() && names().is_empty(), "nothing is made");
+        filled(directory.path());
+        let store = Directory::open(directory.path()).unwrap();
+        let unfinished = directory.path().join(format!("x{UNFINISHED}"));
+        fs::write(&unfinished, "of the one that writes").unwrap();
+        let before = names();
+        let error = Directory::open(directory.path()).unwrap_err();
+        assert!(matches!(error, DirectoryError::InUse(_)), "{error}");
+        let looked = Directory::look(directory.path()).unwrap();
+        assert_eq!((looked.records(&db("1")), looked.findings()), (vec![record(7)], vec![]));
+        assert_eq!(names(), before);
+        drop(store);
+        Directory::open(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn what_waits_too_long_to_be_written_is_written_in_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let digest = |number: usize| Digest::sha256_of(&number.to_be_bytes());
+        let many = 3 * MOST_WAITING;
+        let store = Directory::open(directory.path()).unwrap();
+        for number in 0..many {
+            store.record_tag(&db(&number.to_string()), TagRecord { digest: digest(number), ..record(7) });
+        }
+        drop(store);
+        assert_eq!(Directory::look(directory.path()).unwrap().len(), many);
     }
 
     #[test]

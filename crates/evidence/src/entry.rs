@@ -14,7 +14,7 @@ use crate::{Index, Mac, Origin, TagRecord, record_name};
 /// Signatures of one digest that are kept.
 const MOST_SIGNATURES: usize = 64;
 /// Tag records of one digest that are kept: the latest.
-const MOST_TAGS: usize = 64;
+pub(crate) const MOST_TAGS: usize = 64;
 /// How much younger than a new record another one may be and still stay in its place.
 pub const AHEAD: SignedDuration = SignedDuration::from_mins(5);
 /// Bytes of an object, far below what etcd takes.
@@ -82,7 +82,7 @@ impl Entry {
             }
         }
         let mut tags = entries(spec, "tags");
-        for (image, new, mac) in &self.tags {
+        for (image, new, mac) in self.tags.iter().rev() {
             let same = |known: &Value| {
                 record(known, digest).filter(|(of, known, _)| {
                     record_name(of) == record_name(image) && known.origin == new.origin

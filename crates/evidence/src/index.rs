@@ -12,7 +12,7 @@ const MOST_KEPT: usize = 64 << 10;
 pub struct Index {
     /// Computed over the bytes.
     pub digest: Digest,
-    /// As a registry sent them.
+    /// As a registry sent them; none of an index that is too large to be kept.
     pub bytes: Bytes,
     /// The digests of the manifests in it.
     pub lists: Vec<Digest>,
@@ -28,12 +28,13 @@ impl Index {
 
     /// Whether it is small enough to be kept.
     pub fn is_small(&self) -> bool {
-        self.bytes.len() <= MOST_KEPT
+        !self.bytes.is_empty()
     }
 
     /// The index of a document that was read already.
     pub fn of(document: &Document, digest: Digest, bytes: Bytes) -> Option<Self> {
         let lists: Vec<Digest> = document.children().iter().map(|child| child.digest.clone()).collect();
+        let bytes = if bytes.len() <= MOST_KEPT { bytes } else { Bytes::new() };
         (!lists.is_empty()).then_some(Self { digest, bytes, lists })
     }
 }

@@ -7,7 +7,8 @@ use countersign_reference::{Digest, Reference};
 use countersign_signature::Material;
 use jiff::Timestamp;
 
-use crate::{Entry, Index, Mac, RecordKey, TagRecord, record_name};
+use crate::entry::MOST_TAGS;
+use crate::{Entry, Index, Mac, Origin, RecordKey, TagRecord, record_name};
 
 /// Entries by digest, found by the names that stood for them and by what their indexes list.
 #[derive(Clone, Debug)]
@@ -17,9 +18,10 @@ pub struct Known {
     names: BTreeMap<String, BTreeSet<Digest>>,
     /// Which indexes list a digest.
     listed: BTreeMap<Digest, BTreeSet<Digest>>,
+    /// The moments at which records that count were confirmed, and how many at each.
+    confirmed: BTreeMap<Timestamp, usize>,
     most: usize,
     moment: u64,
-    newest: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug)]
@@ -39,9 +41,9 @@ impl Known {
             entries: HashMap::new(),
             names: BTreeMap::new(),
             listed: BTreeMap::new(),
+            confirmed: BTreeMap::new(),
             most,
             moment: 0,
-            newest: None,
         }
     }
 
@@ -82,7 +84,7 @@ impl Known {
 
     /// The latest moment at which a record was confirmed.
     pub fn newest(&self) -> Option<Timestamp> {
-        self.newest
+        self.confirmed.last_key_value().map(|(moment, _)| *moment)
     }
 
     /// Takes an entry for a digest in place of the one before; of its records those count that the
@@ -100,7 +102,7 @@ impl Known {
             let name = record_name(image);
             if key.is_none_or(|key| key.holds(image, record, mac)) {
                 self.names.entry(name.clone()).or_default().insert(digest.clone());
-                self.newest = self.newest.max(Some(record.confirmed));
+                *self.confirmed.entry(record.confirmed).or_default() += 1;
                 records.push((name, record.clone()));
             } else {
                 findings.push(format!("the record of {name} was not made with the key in force"));
@@ -130,8 +132,15 @@ impl Known {
 
     fn remove(&mut self, digest: &Digest) -> Option<Held> {
         let held = self.entries.remove(digest)?;
-        for (name, _) in &held.records {
+        for (name, record) in &held.records {
             without(&mut self.names, name, digest);
+            let left = self.confirmed.get_mut(&record.confirmed).map(|count| {
+                *count -= 1;
+                *count
+            });
+            if left == Some(0) {
+                self.confirmed.remove(&record.confirmed);
+            }
         }
         for listed in held.entry.index.iter().flat_map(|index| &index.lists) {
             without(&mut self.listed, listed, digest);
@@ -214,7 +223,13 @@ impl Known {
         let name = record_name(image);
         entry.tags.retain(|(of, known, _)| known.origin != record.origin || record_name(of) != name);
         let mac = key.map_or_else(|| Mac(String::new()), |key| key.mac(image, &record));
-        entry.tags.push((image.clone(), record, mac));
+        // The latest first: that one stays, and what a registry has said can be asked again.
+        entry.tags.insert(0, (image.clone(), record, mac));
+        while entry.tags.len() > MOST_TAGS {
+            let of_registry = |(_, known, _): &(_, TagRecord, _)| known.origin == Origin::Registry;
+            let last = entry.tags[1..].iter().rposition(of_registry);
+            entry.tags.remove(last.map_or(entry.tags.len() - 1, |at| at + 1));
+        }
         self.put(&digest, entry, Vec::new(), key)
     }
 
@@ -237,7 +252,6 @@ fn without<K: Ord + Clone>(map: &mut BTreeMap<K, BTreeSet<Digest>>, key: &K, dig
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Origin;
 
     fn record(digest: &Digest, second: i64) -> TagRecord {
         let confirmed = Timestamp::from_second(second).unwrap();
@@ -257,8 +271,24 @@ mod tests {
         assert_eq!(known.findings().len(), 1, "{:?}", known.findings());
         known.rekey(&own);
         assert_eq!((known.records(&image).len(), known.findings().len()), (1, 0));
+        assert_eq!(known.newest(), Timestamp::from_second(7).ok());
         known.forget(&digest);
         assert!(known.records(&image).is_empty() && known.names.is_empty() && known.is_empty());
+        assert_eq!(known.newest(), None, "what was forgotten holds no clock to anything");
+    }
+
+    #[test]
+    fn a_digest_has_so_many_names_and_the_latest_stays() {
+        let digest = Digest::sha256_of(b"an image");
+        let image = |number: i64| Reference::parse(&format!("a.b/c:{number}")).unwrap();
+        let mut known = Known::new(3);
+        for number in 0..=i64::try_from(MOST_TAGS).unwrap() {
+            known.record(&image(number), record(&digest, number), None);
+        }
+        assert_eq!(known.names_of(&digest).len(), MOST_TAGS);
+        assert!(known.records(&image(0)).is_empty() && known.records(&image(64)).len() == 1);
+        let (read, _) = Entry::read(&known.entry(&digest).unwrap().write(&digest), &digest);
+        assert_eq!(read.tags.first().map(|(image, ..)| image.clone()), Some(image(64)));
     }
 
     #[test]

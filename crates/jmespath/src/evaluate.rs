@@ -2,10 +2,13 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
-use crate::parser::{Comparator, Node};
-use crate::{Error, Expression, MAX_FUEL, functions};
+use crate::budget::Budget;
+use crate::functions::{self, Arguments};
+use crate::numbers::to_json;
+use crate::parser::{Call, Comparator, Node};
+use crate::{Error, Expression, Moment};
 
 /// Gives the values that root names stand for.
 pub trait Scope {
@@ -18,33 +21,53 @@ pub trait Scope {
         let _ = (name, arguments);
         None
     }
+
+    /// The time and the randomness of the request. Without them, functions that ask for either fail.
+    fn moment(&self) -> Option<Moment> {
+        None
+    }
 }
 
 impl Expression {
     /// The value over this scope.
     pub fn evaluate<'a>(&'a self, scope: &'a dyn Scope) -> Result<Cow<'a, Value>, Error> {
-        let mut interpreter = Interpreter { scope, fuel: MAX_FUEL };
-        interpreter.node(&self.root, &At::Root)
+        let moment = scope.moment().map(|moment| moment.of_text(self.text()));
+        let mut interpreter = Interpreter { scope, budget: Budget::new(), moment };
+        interpreter.node(&self.root, At::Root)
     }
 }
 
+pub(crate) type Answer<'v> = Result<Cow<'v, Value>, Error>;
+
 pub(crate) static NULL: Value = Value::Null;
+const NOTHING: Cow<'static, Value> = Cow::Borrowed(&NULL);
 
 /// Where an evaluation stands: at the root, where names are looked up, or at a value.
-pub(crate) enum At<'a> {
+#[derive(Clone, Copy)]
+pub(crate) enum At<'v> {
     Root,
-    Value(Cow<'a, Value>),
+    Value(&'v Value),
 }
 
 pub(crate) struct Interpreter<'a> {
-    scope: &'a dyn Scope,
-    fuel: usize,
+    pub(crate) scope: &'a dyn Scope,
+    pub(crate) budget: Budget,
+    pub(crate) moment: Option<Moment>,
 }
 
 /// Null instead of a missing field; every other error stays.
-fn forgiven(result: Result<Cow<'_, Value>, Error>) -> Result<Cow<'_, Value>, Error> {
+pub(crate) fn forgiven(result: Answer<'_>) -> Answer<'_> {
     match result {
-        Err(Error::NotFound(_)) => Ok(Cow::Borrowed(&NULL)),
+        Err(Error::NotFound(_)) => Ok(NOTHING),
+        other => other,
+    }
+}
+
+/// Null instead of a missing field or a call that failed, where the fork looks at neither: on the
+/// left of `[]`, `[?…]` and `.*`.
+fn unseen(result: Answer<'_>) -> Answer<'_> {
+    match result {
+        Err(Error::NotFound(_) | Error::Call { .. }) => Ok(NOTHING),
         other => other,
     }
 }
@@ -61,17 +84,15 @@ pub(crate) fn truthy(value: &Value) -> bool {
 }
 
 impl<'a> Interpreter<'a> {
-    fn spend(&mut self, steps: usize) -> Result<(), Error> {
-        self.fuel = self.fuel.checked_sub(steps).ok_or(Error::Limit("too much work"))?;
-        Ok(())
-    }
-
-    pub(crate) fn node(&mut self, node: &'a Node, at: &At<'a>) -> Result<Cow<'a, Value>, Error> {
-        self.spend(1)?;
+    pub(crate) fn node<'v>(&mut self, node: &'v Node, at: At<'v>) -> Answer<'v>
+    where
+        'a: 'v,
+    {
+        self.budget.work(1)?;
         match node {
             Node::Current => match at {
-                At::Root => Err(Error::call("@", "the root has no value of its own")),
-                At::Value(value) => Ok(value.clone()),
+                At::Root => Err(Error::Root("@")),
+                At::Value(value) => Ok(Cow::Borrowed(value)),
             },
             Node::Field(name) => match at {
                 At::Root => {
@@ -82,11 +103,11 @@ impl<'a> Interpreter<'a> {
             Node::Literal(value) => Ok(Cow::Borrowed(value)),
             Node::Sub(left, right) => {
                 let left = self.node(left, at)?;
-                self.node(right, &At::Value(left))
+                self.within(left, right)
             }
             Node::Pipe(left, right) => {
                 let left = forgiven(self.node(left, at))?;
-                forgiven(self.node(right, &At::Value(left)))
+                forgiven(self.within(left, right))
             }
             Node::Or(left, right) => {
                 let left = forgiven(self.node(left, at))?;
@@ -100,7 +121,7 @@ impl<'a> Interpreter<'a> {
             Node::Compare(comparator, left, right) => {
                 let left = forgiven(self.node(left, at))?;
                 let right = forgiven(self.node(right, at))?;
-                Ok(compare(*comparator, &left, &right))
+                Ok(Cow::Owned(compare(*comparator, &left, &right, &mut self.budget)?))
             }
             Node::Index(list, index) => {
                 let list = self.node(list, at)?;
@@ -111,88 +132,175 @@ impl<'a> Interpreter<'a> {
                 self.slice(&list, parts)
             }
             Node::Flatten(list) => {
+                let list = unseen(self.node(list, at))?;
+                self.flatten(list)
+            }
+            Node::Project(list, right) => {
                 let list = forgiven(self.node(list, at))?;
-                let Value::Array(items) = &*list else { return Ok(Cow::Borrowed(&NULL)) };
-                let mut flat = Vec::new();
+                self.project(list, None, right)
+            }
+            Node::ProjectValues(object, right) => {
+                let object = match (&**object, at) {
+                    (Node::Current, At::Root) => {
+                        return Err(Error::Root("*"));
+                    }
+                    _ => unseen(self.node(object, at))?,
+                };
+                let Value::Object(fields) = &*object else { return Ok(NOTHING) };
+                self.budget.work(fields.len())?;
+                let mut found = Vec::new();
+                for value in fields.values() {
+                    let value = forgiven(self.node(right, At::Value(value)))?;
+                    if !value.is_null() {
+                        found.push(self.budget.own(value)?);
+                    }
+                }
+                Ok(Cow::Owned(Value::Array(found)))
+            }
+            Node::Filter(list, condition, right) => {
+                let list = unseen(self.node(list, at))?;
+                self.project(list, Some(condition), right)
+            }
+            Node::List(nodes) => {
+                if matches!(at, At::Value(Value::Null)) {
+                    return Ok(NOTHING);
+                }
+                let mut list = Vec::with_capacity(nodes.len());
+                for node in nodes {
+                    let value = forgiven(self.node(node, at))?;
+                    list.push(self.budget.own(value)?);
+                }
+                Ok(Cow::Owned(Value::Array(list)))
+            }
+            Node::Object(nodes) => {
+                if matches!(at, At::Value(Value::Null)) {
+                    return Ok(NOTHING);
+                }
+                let mut fields = Map::new();
+                for (name, node) in nodes {
+                    let value = forgiven(self.node(node, at))?;
+                    fields.insert(name.clone(), self.budget.own(value)?);
+                }
+                Ok(Cow::Owned(Value::Object(fields)))
+            }
+            Node::Call(call) => self.call(call, at),
+        }
+    }
+
+    /// A node over a value that may be nobody else's: what is passed through is moved.
+    fn within<'v>(&mut self, value: Cow<'v, Value>, node: &'v Node) -> Answer<'v>
+    where
+        'a: 'v,
+    {
+        match (value, node) {
+            (Cow::Borrowed(value), _) => self.node(node, At::Value(value)),
+            (value, Node::Current) => Ok(value),
+            (Cow::Owned(Value::Object(mut fields)), Node::Field(name)) => {
+                self.budget.work(1)?;
+                fields.remove(name).map(Cow::Owned).ok_or_else(|| Error::NotFound(name.clone()))
+            }
+            (Cow::Owned(value), _) => {
+                let found = self.node(node, At::Value(&value))?;
+                Ok(Cow::Owned(self.budget.own(found)?))
+            }
+        }
+    }
+
+    fn flatten<'v>(&mut self, list: Cow<'v, Value>) -> Answer<'v> {
+        let Value::Array(items) = &*list else { return Ok(NOTHING) };
+        let inner = |item: &Value| item.as_array().map_or(1, Vec::len);
+        self.budget.work(items.iter().map(inner).sum())?;
+        if !items.iter().any(Value::is_array) {
+            return Ok(list);
+        }
+        let mut flat = Vec::new();
+        match list {
+            Cow::Owned(Value::Array(items)) => {
                 for item in items {
+                    match item {
+                        Value::Array(inner) => flat.extend(inner),
+                        other => flat.push(other),
+                    }
+                }
+            }
+            list => {
+                self.budget.built(&list)?;
+                for item in list.as_array().into_iter().flatten() {
                     match item {
                         Value::Array(inner) => flat.extend(inner.iter().cloned()),
                         other => flat.push(other.clone()),
                     }
                 }
-                self.spend(flat.len())?;
-                Ok(Cow::Owned(Value::Array(flat)))
             }
-            Node::Project(list, right) => {
-                let list = forgiven(self.node(list, at))?;
-                let Value::Array(items) = list.into_owned() else { return Ok(Cow::Borrowed(&NULL)) };
-                self.project(items, None, right)
-            }
-            Node::ProjectValues(object, right) => {
-                let object = match (&**object, at) {
-                    (Node::Current, At::Root) => {
-                        return Err(Error::call("*", "the root has no values of its own"));
-                    }
-                    _ => forgiven(self.node(object, at))?,
-                };
-                let Value::Object(fields) = object.into_owned() else { return Ok(Cow::Borrowed(&NULL)) };
-                self.project(fields.into_iter().map(|(_, value)| value).collect(), None, right)
-            }
-            Node::Filter(list, condition, right) => {
-                let list = forgiven(self.node(list, at))?;
-                let Value::Array(items) = list.into_owned() else { return Ok(Cow::Borrowed(&NULL)) };
-                self.project(items, Some(condition), right)
-            }
-            Node::List(nodes) => {
-                if matches!(at, At::Value(value) if value.is_null()) {
-                    return Ok(Cow::Borrowed(&NULL));
-                }
-                let mut list = Vec::new();
-                for node in nodes {
-                    list.push(forgiven(self.node(node, at))?.into_owned());
-                }
-                Ok(Cow::Owned(Value::Array(list)))
-            }
-            Node::Object(nodes) => {
-                if matches!(at, At::Value(value) if value.is_null()) {
-                    return Ok(Cow::Borrowed(&NULL));
-                }
-                let mut fields = Map::new();
-                for (name, node) in nodes {
-                    fields.insert(name.clone(), forgiven(self.node(node, at))?.into_owned());
-                }
-                Ok(Cow::Owned(Value::Object(fields)))
-            }
-            Node::Call(name, arguments) => self.call(name, arguments, at),
-            Node::Reference(_) => Err(Error::call("&", "an expression reference is only an argument")),
         }
+        Ok(Cow::Owned(Value::Array(flat)))
     }
 
-    fn project(
+    fn project<'v>(
         &mut self,
-        items: Vec<Value>,
-        condition: Option<&'a Node>,
-        right: &'a Node,
-    ) -> Result<Cow<'a, Value>, Error> {
-        self.spend(items.len())?;
+        list: Cow<'v, Value>,
+        condition: Option<&'v Node>,
+        right: &'v Node,
+    ) -> Answer<'v>
+    where
+        'a: 'v,
+    {
+        let Value::Array(items) = &*list else { return Ok(NOTHING) };
+        self.budget.work(items.len())?;
+        let as_they_are = matches!(right, Node::Current);
+        if as_they_are && condition.is_none() && !items.iter().any(Value::is_null) {
+            return Ok(list);
+        }
         let mut found = Vec::new();
-        for item in items {
-            let at = At::Value(Cow::Owned(item));
-            if let Some(condition) = condition
-                && !truthy(&*forgiven(self.node(condition, &at))?)
-            {
-                continue;
+        match list {
+            Cow::Borrowed(_) => {
+                for item in list.as_array().into_iter().flatten() {
+                    if let Some(value) = self.element(item, condition, right)? {
+                        found.push(value);
+                    }
+                }
             }
-            let value = forgiven(self.node(right, &at))?;
-            if !value.is_null() {
-                found.push(value.into_owned());
+            Cow::Owned(list) => {
+                let Value::Array(items) = list else { return Ok(NOTHING) };
+                for item in items {
+                    if !as_they_are {
+                        found.extend(self.element(&item, condition, right)?);
+                    } else if !item.is_null() && self.holds(&item, condition)? {
+                        found.push(item);
+                    }
+                }
             }
         }
         Ok(Cow::Owned(Value::Array(found)))
     }
 
-    fn slice(&mut self, list: &Value, parts: &[Option<i64>; 3]) -> Result<Cow<'a, Value>, Error> {
-        let Value::Array(items) = list else { return Ok(Cow::Borrowed(&NULL)) };
+    /// What an element of a projection comes to; `None` if it is left out.
+    fn element<'v>(
+        &mut self,
+        item: &'v Value,
+        condition: Option<&'v Node>,
+        right: &'v Node,
+    ) -> Result<Option<Value>, Error>
+    where
+        'a: 'v,
+    {
+        if !self.holds(item, condition)? {
+            return Ok(None);
+        }
+        let value = forgiven(self.node(right, At::Value(item)))?;
+        if value.is_null() { Ok(None) } else { self.budget.own(value).map(Some) }
+    }
+
+    fn holds<'v>(&mut self, item: &'v Value, condition: Option<&'v Node>) -> Result<bool, Error>
+    where
+        'a: 'v,
+    {
+        let Some(condition) = condition else { return Ok(true) };
+        Ok(truthy(&*forgiven(self.node(condition, At::Value(item)))?))
+    }
+
+    fn slice<'v>(&mut self, list: &Value, parts: &[Option<i64>; 3]) -> Answer<'v> {
+        let Value::Array(items) = list else { return Ok(NOTHING) };
         let step = parts[2].unwrap_or(1);
         if step == 0 {
             return Err(Error::call("slice", "the step is 0"));
@@ -200,7 +308,7 @@ impl<'a> Interpreter<'a> {
         let length = i64::try_from(items.len()).unwrap_or(i64::MAX);
         let bound = |part: Option<i64>, default: i64| match part {
             None => default,
-            Some(index) if index < 0 => (index + length).max(if step < 0 { -1 } else { 0 }),
+            Some(index) if index < 0 => index.saturating_add(length).max(if step < 0 { -1 } else { 0 }),
             Some(index) => index.min(if step < 0 { length - 1 } else { length }),
         };
         let (mut at, end) = if step > 0 {
@@ -211,84 +319,70 @@ impl<'a> Interpreter<'a> {
         let mut found = Vec::new();
         while if step > 0 { at < end } else { at > end } {
             if let Some(item) = usize::try_from(at).ok().and_then(|index| items.get(index)) {
-                found.push(item.clone());
+                found.push(self.budget.own(Cow::Borrowed(item))?);
             }
-            self.spend(1)?;
-            at += step;
+            self.budget.work(1)?;
+            at = at.saturating_add(step);
         }
         Ok(Cow::Owned(Value::Array(found)))
     }
 
-    fn call(&mut self, name: &str, arguments: &'a [Node], at: &At<'a>) -> Result<Cow<'a, Value>, Error> {
-        if let [list, Node::Reference(expression)] = arguments {
-            let list = forgiven(self.node(list, at))?.into_owned();
-            return self.by(name, list, expression);
+    fn call<'v>(&mut self, call: &'v Call, at: At<'v>) -> Answer<'v>
+    where
+        'a: 'v,
+    {
+        let mut values = Vec::with_capacity(call.arguments.len());
+        for (index, argument) in call.arguments.iter().enumerate() {
+            let referred =
+                call.function.is_some_and(|function| function.takes(index, functions::Kind::Reference));
+            values.push(if referred { NOTHING } else { forgiven(self.node(argument, at))? });
         }
-        if let [Node::Reference(expression), list] = arguments
-            && name == "map"
-        {
-            let Value::Array(items) = forgiven(self.node(list, at))?.into_owned() else {
-                return Err(Error::call(name, "expects a list"));
-            };
-            let values: Result<Vec<_>, _> = items
-                .into_iter()
-                .map(|item| Ok(forgiven(self.node(expression, &At::Value(Cow::Owned(item))))?.into_owned()))
-                .collect();
-            return Ok(Cow::Owned(Value::Array(values?)));
-        }
-        let mut values = Vec::with_capacity(arguments.len());
-        for argument in arguments {
-            values.push(forgiven(self.node(argument, at))?.into_owned());
-        }
-        if let Some(result) = self.scope.call(name, &values) {
-            return result.map(Cow::Owned);
-        }
-        functions::call(name, values).map(Cow::Owned)
-    }
-
-    /// `sort_by`, `min_by`, `max_by`.
-    fn by(&mut self, name: &str, list: Value, expression: &'a Node) -> Result<Cow<'a, Value>, Error> {
-        let Value::Array(items) = list else { return Err(Error::call(name, "expects a list")) };
-        let mut keyed = Vec::new();
-        for item in items {
-            let key = self.node(expression, &At::Value(Cow::Owned(item.clone())))?.into_owned();
-            keyed.push((key, item));
-        }
-        functions::by(name, keyed).map(Cow::Owned)
+        let Some(function) = call.function else {
+            let values: Result<Vec<_>, _> = values.into_iter().map(|value| self.budget.own(value)).collect();
+            let answer = self.scope.call(&call.name, &values?);
+            let answer = answer.unwrap_or_else(|| Err(Error::UnknownFunction(call.name.clone())))?;
+            self.budget.built(&answer)?;
+            return Ok(Cow::Owned(answer));
+        };
+        let arguments = Arguments {
+            name: function.name,
+            values,
+            reference: call.reference.as_deref(),
+            pattern: call.pattern.as_deref(),
+            interpreter: self,
+        };
+        function.call(arguments)
     }
 }
 
-fn owned<'a>(value: impl Into<Value>) -> Cow<'a, Value> {
+pub(crate) fn owned<'v>(value: impl Into<Value>) -> Cow<'v, Value> {
     Cow::Owned(value.into())
 }
 
 /// Missing from an object is an error of its own; on anything else a field is null.
-fn field<'a>(value: &Cow<'a, Value>, name: &str) -> Result<Cow<'a, Value>, Error> {
-    let missing = || Error::NotFound(name.to_owned());
-    match value {
-        Cow::Borrowed(Value::Object(fields)) => fields.get(name).map(Cow::Borrowed).ok_or_else(missing),
-        Cow::Owned(Value::Object(fields)) => fields.get(name).cloned().map(Cow::Owned).ok_or_else(missing),
-        _ => Ok(Cow::Borrowed(&NULL)),
-    }
+fn field<'v>(value: &'v Value, name: &str) -> Answer<'v> {
+    let Value::Object(fields) = value else { return Ok(NOTHING) };
+    fields.get(name).map(Cow::Borrowed).ok_or_else(|| Error::NotFound(name.to_owned()))
 }
 
-fn element(list: Cow<'_, Value>, index: i64) -> Cow<'_, Value> {
-    let Value::Array(items) = &*list else { return Cow::Borrowed(&NULL) };
+pub(crate) fn element(list: Cow<'_, Value>, index: i64) -> Cow<'_, Value> {
+    let Value::Array(items) = &*list else { return NOTHING };
     let length = i64::try_from(items.len()).unwrap_or(i64::MAX);
-    let index = usize::try_from(if index < 0 { index + length } else { index }).unwrap_or(usize::MAX);
+    let index =
+        usize::try_from(if index < 0 { index.saturating_add(length) } else { index }).unwrap_or(usize::MAX);
     match list {
-        Cow::Borrowed(Value::Array(items)) => items.get(index).map_or(Cow::Borrowed(&NULL), Cow::Borrowed),
+        Cow::Borrowed(Value::Array(items)) => items.get(index).map_or(NOTHING, Cow::Borrowed),
         Cow::Owned(Value::Array(mut items)) if index < items.len() => Cow::Owned(items.swap_remove(index)),
-        _ => Cow::Borrowed(&NULL),
+        _ => NOTHING,
     }
 }
 
-fn compare<'a>(comparator: Comparator, left: &Value, right: &Value) -> Cow<'a, Value> {
+fn compare(comparator: Comparator, left: &Value, right: &Value, budget: &mut Budget) -> Result<Value, Error> {
     let numbers = || Some((left.as_f64()?, right.as_f64()?));
     let order = |test: fn(f64, f64) -> bool| numbers().map_or(Value::Null, |(a, b)| Value::Bool(test(a, b)));
-    Cow::Owned(match comparator {
-        Comparator::Equal => Value::Bool(equal(left, right)),
-        Comparator::NotEqual => Value::Bool(!equal(left, right)),
+    Ok(match comparator {
+        Comparator::Equal => Value::Bool(equal(left, right, budget)?),
+        Comparator::NotEqual => Value::Bool(!equal(left, right, budget)?),
         Comparator::Less => order(|a, b| a < b),
         Comparator::LessOrEqual => order(|a, b| a <= b),
         Comparator::Greater => order(|a, b| a > b),
@@ -297,22 +391,49 @@ fn compare<'a>(comparator: Comparator, left: &Value, right: &Value) -> Cow<'a, V
 }
 
 /// `1` and `1.0` are one number.
-fn equal(left: &Value, right: &Value) -> bool {
-    match (left, right) {
-        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b)),
-        (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| equal(a, b)))
+pub(crate) fn equal(left: &Value, right: &Value, budget: &mut Budget) -> Result<bool, Error> {
+    Ok(match (left, right) {
+        (Value::Number(a), Value::Number(b)) => {
+            // Whole numbers are exact, as far as they are whole.
+            if a.is_f64() || b.is_f64() { a.as_f64() == b.as_f64() } else { a == b }
         }
-        _ => left == right,
-    }
+        (Value::String(a), Value::String(b)) => {
+            budget.read(a.len().min(b.len()))?;
+            a == b
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            budget.work(a.len())?;
+            for (a, b) in a.iter().zip(b) {
+                if !equal(a, b, budget)? {
+                    return Ok(false);
+                }
+            }
+            true
+        }
+        (Value::Object(a), Value::Object(b)) if a.len() == b.len() => {
+            budget.work(a.len())?;
+            for (name, a) in a {
+                let Some(b) = b.get(name) else { return Ok(false) };
+                if !equal(a, b, budget)? {
+                    return Ok(false);
+                }
+            }
+            true
+        }
+        (Value::Null, Value::Null) => true,
+        (Value::Bool(a), Value::Bool(b)) => a == b,
+        _ => false,
+    })
 }
 
-/// A number, whole where it can be.
-pub(crate) fn number(value: f64) -> Value {
-    #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and small")]
-    if value.fract() == 0.0 && value.abs() < 9e15 {
-        return Value::from(value as i64);
+/// What a value is called in a message; long ones are cut.
+pub(crate) fn shown(value: &Value) -> String {
+    match value {
+        Value::Array(_) => "an array".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+        Value::String(text) if text.chars().count() > 40 => {
+            format!("\"{}…\"", text.chars().take(40).collect::<String>())
+        }
+        value => to_json(value),
     }
-    Number::from_f64(value).map_or(Value::Null, Value::Number)
 }

@@ -1,288 +1,274 @@
-//! The functions: JMESPath's own, and those of Kyverno's that need neither time nor network.
+//! The functions: which there are, what they take, and how they are called.
 
-use std::cmp::Ordering;
+use std::borrow::Cow;
 
-use regex::Regex;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::Error;
-use crate::evaluate::number;
+use crate::budget::Budget;
+use crate::evaluate::{Answer, At, Interpreter, forgiven, shown};
+use crate::parser::Node;
+use crate::pattern::Pattern;
 
-/// Name and how many arguments, least and most.
-const FUNCTIONS: &[(&str, usize, usize)] = &[
-    ("abs", 1, 1),
-    ("avg", 1, 1),
-    ("ceil", 1, 1),
-    ("contains", 2, 2),
-    ("ends_with", 2, 2),
-    ("equal_fold", 2, 2),
-    ("floor", 1, 1),
-    ("join", 2, 2),
-    ("keys", 1, 1),
-    ("length", 1, 1),
-    ("map", 2, 2),
-    ("max", 1, 1),
-    ("max_by", 2, 2),
-    ("merge", 1, usize::MAX),
-    ("min", 1, 1),
-    ("min_by", 2, 2),
-    ("not_null", 1, usize::MAX),
-    ("regex_match", 2, 2),
-    ("regex_replace_all", 3, 3),
-    ("regex_replace_all_literal", 3, 3),
-    ("replace", 4, 4),
-    ("replace_all", 3, 3),
-    ("reverse", 1, 1),
-    ("sort", 1, 1),
-    ("sort_by", 2, 2),
-    ("split", 2, 2),
-    ("starts_with", 2, 2),
-    ("sum", 1, 1),
-    ("to_array", 1, 1),
-    ("to_lower", 1, 1),
-    ("to_number", 1, 1),
-    ("to_string", 1, 1),
-    ("to_upper", 1, 1),
-    ("trim", 2, 2),
-    ("trim_prefix", 2, 2),
-    ("truncate", 2, 2),
-    ("type", 1, 1),
-    ("values", 1, 1),
+mod arithmetic;
+mod documents;
+mod lists;
+mod patterns;
+mod texts;
+mod times;
+
+/// What an argument may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Any,
+    Text,
+    Number,
+    List,
+    Object,
+    /// A list of numbers alone.
+    Numbers,
+    /// A list of strings alone.
+    Texts,
+    /// `&expression`.
+    Reference,
+}
+
+/// One function.
+#[derive(Debug)]
+pub(crate) struct Function {
+    pub(crate) name: &'static str,
+    arguments: &'static [&'static [Kind]],
+    /// Whether the last argument may be repeated.
+    variadic: bool,
+    moment: bool,
+    pattern: bool,
+    run: Run,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Run {
+    /// Builds a value.
+    Build(fn(&mut Arguments<'_, '_, '_>) -> Result<Value, Error>),
+    /// Passes on one of its arguments, or a part of one.
+    Pass(for<'v> fn(&mut Arguments<'_, '_, 'v>) -> Answer<'v>),
+    /// There is such a function upstream, and here is why not.
+    Refused(&'static str),
+}
+
+const TABLES: [&[Function]; 6] = [
+    lists::FUNCTIONS,
+    texts::FUNCTIONS,
+    patterns::FUNCTIONS,
+    arithmetic::FUNCTIONS,
+    documents::FUNCTIONS,
+    times::FUNCTIONS,
 ];
 
-/// Whether there is such a function with so many arguments.
-pub(crate) fn check_arity(name: &str, count: usize) -> Result<(), Error> {
-    let found = FUNCTIONS.iter().find(|(known, _, _)| *known == name);
-    let (_, least, most) = found.ok_or_else(|| Error::UnknownFunction(name.to_owned()))?;
-    if count < *least || count > *most {
-        return Err(Error::call(name, format!("takes {least} arguments, not {count}")));
-    }
-    Ok(())
-}
-
-/// `sort_by`, `min_by`, `max_by` over keys that are computed.
-pub(crate) fn by(name: &str, mut keyed: Vec<(Value, Value)>) -> Result<Value, Error> {
-    check_arity(name, 2)?;
-    let numbers = keyed.iter().all(|(key, _)| key.is_number());
-    if !numbers && !keyed.iter().all(|(key, _)| key.is_string()) {
-        return Err(Error::call(name, "expects keys that are all numbers or all strings"));
-    }
-    keyed.sort_by(|(a, _), (b, _)| order(a, b));
-    let mut values = keyed.into_iter().map(|(_, value)| value);
-    match name {
-        "sort_by" => Ok(Value::Array(values.collect())),
-        "min_by" => Ok(values.next().unwrap_or_default()),
-        "max_by" => Ok(values.next_back().unwrap_or_default()),
-        _ => Err(Error::call(name, "takes no expression reference")),
+/// A function that can be called.
+pub(crate) fn find(name: &str) -> Result<&'static Function, Error> {
+    let known = TABLES.into_iter().flatten().find(|function| function.name == name);
+    let function = known.ok_or_else(|| Error::UnknownFunction(name.to_owned()))?;
+    match function.run {
+        Run::Refused(why) => Err(Error::call(name, format!("is not supported: {why}"))),
+        _ => Ok(function),
     }
 }
 
-fn order(a: &Value, b: &Value) -> Ordering {
-    match (a, b) {
-        (Value::String(a), Value::String(b)) => a.cmp(b),
-        _ => a.as_f64().partial_cmp(&b.as_f64()).unwrap_or(Ordering::Equal),
+/// What can be called, each as `join(string, array[string])`, in alphabetical order.
+pub fn signatures() -> Vec<String> {
+    let callable = |function: &&Function| !matches!(function.run, Run::Refused(_));
+    let mut all: Vec<_> = TABLES.into_iter().flatten().filter(callable).map(Function::signature).collect();
+    all.sort_unstable();
+    all
+}
+
+impl Function {
+    const fn build(
+        name: &'static str,
+        arguments: &'static [&'static [Kind]],
+        run: fn(&mut Arguments<'_, '_, '_>) -> Result<Value, Error>,
+    ) -> Self {
+        Self { name, arguments, variadic: false, moment: false, pattern: false, run: Run::Build(run) }
+    }
+
+    const fn pass(
+        name: &'static str,
+        arguments: &'static [&'static [Kind]],
+        run: for<'v> fn(&mut Arguments<'_, '_, 'v>) -> Answer<'v>,
+    ) -> Self {
+        Self { name, arguments, variadic: false, moment: false, pattern: false, run: Run::Pass(run) }
+    }
+
+    const fn refused(name: &'static str, why: &'static str) -> Self {
+        Self { name, arguments: &[], variadic: false, moment: false, pattern: false, run: Run::Refused(why) }
+    }
+
+    const fn variadic(self) -> Self {
+        Self { variadic: true, ..self }
+    }
+
+    const fn with_moment(self) -> Self {
+        Self { moment: true, ..self }
+    }
+
+    const fn with_pattern(self) -> Self {
+        Self { pattern: true, ..self }
+    }
+
+    /// Whether it asks for the time or for randomness.
+    pub(crate) fn needs_moment(&self) -> bool {
+        self.moment
+    }
+
+    /// Whether its first argument is a regular expression.
+    pub(crate) fn takes_pattern(&self) -> bool {
+        self.pattern
+    }
+
+    fn kinds(&self, index: usize) -> &'static [Kind] {
+        let last = self.arguments.last().filter(|_| self.variadic);
+        self.arguments.get(index).or(last).copied().unwrap_or_default()
+    }
+
+    /// Whether this argument may be of that kind.
+    pub(crate) fn takes(&self, index: usize, kind: Kind) -> bool {
+        self.kinds(index).contains(&kind)
+    }
+
+    /// Whether it takes so many arguments.
+    pub(crate) fn check_count(&self, count: usize) -> Result<(), Error> {
+        let expected = self.arguments.len();
+        if count == expected || (self.variadic && count > expected) {
+            return Ok(());
+        }
+        Err(Error::call(self.name, format!("takes {expected} arguments, not {count}")))
+    }
+
+    fn signature(&self) -> String {
+        let arguments = self.arguments.iter().map(|kinds| names(kinds, " or "));
+        let arguments = arguments.chain(self.variadic.then(|| "…".to_owned()));
+        format!("{}({})", self.name, arguments.collect::<Vec<_>>().join(", "))
+    }
+
+    /// Calls it with arguments as many as it takes.
+    pub(crate) fn call<'a: 'v, 'v>(&self, mut arguments: Arguments<'_, 'a, 'v>) -> Answer<'v> {
+        for index in 0..arguments.values.len() {
+            self.check(index, &mut arguments)?;
+        }
+        match self.run {
+            Run::Build(run) => {
+                let value = run(&mut arguments)?;
+                arguments.budget().built(&value)?;
+                Ok(Cow::Owned(value))
+            }
+            Run::Pass(run) => run(&mut arguments),
+            Run::Refused(why) => Err(Error::call(self.name, why)),
+        }
+    }
+
+    /// Whether an argument is what it has to be; what reading it costs is taken.
+    fn check(&self, index: usize, arguments: &mut Arguments<'_, '_, '_>) -> Result<(), Error> {
+        let kinds = self.kinds(index);
+        let budget = &mut arguments.interpreter.budget;
+        let value = &*arguments.values[index];
+        let mut fits = false;
+        for kind in kinds {
+            fits |= match kind {
+                Kind::Any | Kind::Reference => true,
+                Kind::Text => value.is_string(),
+                Kind::Number => value.is_number(),
+                Kind::List => value.is_array(),
+                Kind::Object => value.is_object(),
+                Kind::Numbers => elements(value, Value::is_number, budget)?,
+                Kind::Texts => elements(value, Value::is_string, budget)?,
+            };
+        }
+        if let Value::String(text) = value {
+            budget.read(text.len())?;
+        }
+        if fits { Ok(()) } else { Err(arguments.wrong(index, &names(kinds, " or "))) }
     }
 }
 
-/// Typed access to arguments.
-struct Arguments<'a> {
-    name: &'a str,
-    values: Vec<Value>,
+fn names(kinds: &[Kind], between: &str) -> String {
+    let name = |kind: &Kind| match kind {
+        Kind::Any => "any",
+        Kind::Text => "string",
+        Kind::Number => "number",
+        Kind::List => "array",
+        Kind::Object => "object",
+        Kind::Numbers => "array[number]",
+        Kind::Texts => "array[string]",
+        Kind::Reference => "&expression",
+    };
+    kinds.iter().map(name).collect::<Vec<_>>().join(between)
 }
 
-impl Arguments<'_> {
+fn elements(value: &Value, test: fn(&Value) -> bool, budget: &mut Budget) -> Result<bool, Error> {
+    let Value::Array(list) = value else { return Ok(false) };
+    budget.work(list.len())?;
+    budget.read_all(value)?;
+    Ok(list.iter().all(test))
+}
+
+/// The arguments of one call, checked.
+pub(crate) struct Arguments<'i, 'a: 'v, 'v> {
+    pub(crate) name: &'static str,
+    pub(crate) values: Vec<Cow<'v, Value>>,
+    pub(crate) reference: Option<&'v Node>,
+    pub(crate) pattern: Option<&'v Pattern>,
+    pub(crate) interpreter: &'i mut Interpreter<'a>,
+}
+
+impl<'a: 'v, 'v> Arguments<'_, 'a, 'v> {
+    fn budget(&mut self) -> &mut Budget {
+        &mut self.interpreter.budget
+    }
+
+    fn fail(&self, message: impl Into<String>) -> Error {
+        Error::call(self.name, message)
+    }
+
     fn wrong(&self, index: usize, expected: &str) -> Error {
-        let found = self.values.get(index).map_or("nothing", type_of);
-        Error::call(self.name, format!("argument {}: expected {expected}, found {found}", index + 1))
+        let found = self.values.get(index).map_or_else(|| "nothing".to_owned(), |value| shown(value));
+        self.fail(format!("argument {}: expected {expected}, found {found}", index + 1))
+    }
+
+    fn value(&self, index: usize) -> &Value {
+        &self.values[index]
+    }
+
+    fn take(&mut self, index: usize) -> Cow<'v, Value> {
+        std::mem::take(&mut self.values[index])
     }
 
     fn text(&self, index: usize) -> Result<&str, Error> {
-        self.values.get(index).and_then(Value::as_str).ok_or_else(|| self.wrong(index, "a string"))
+        self.values[index].as_str().ok_or_else(|| self.wrong(index, "string"))
     }
 
     fn number(&self, index: usize) -> Result<f64, Error> {
-        self.values.get(index).and_then(Value::as_f64).ok_or_else(|| self.wrong(index, "a number"))
+        self.values[index].as_f64().ok_or_else(|| self.wrong(index, "number"))
     }
 
     fn list(&self, index: usize) -> Result<&[Value], Error> {
-        let list = self.values.get(index).and_then(Value::as_array);
-        list.map(Vec::as_slice).ok_or_else(|| self.wrong(index, "a list"))
+        self.values[index].as_array().map(Vec::as_slice).ok_or_else(|| self.wrong(index, "array"))
     }
 
-    fn numbers(&self, index: usize) -> Result<Vec<f64>, Error> {
-        self.list(index)?
-            .iter()
-            .map(|v| v.as_f64().ok_or_else(|| self.wrong(index, "a list of numbers")))
-            .collect()
+    fn object(&self, index: usize) -> Result<&Map<String, Value>, Error> {
+        self.values[index].as_object().ok_or_else(|| self.wrong(index, "object"))
     }
 
-    fn regex(&self, index: usize) -> Result<Regex, Error> {
-        let text = self.text(index)?;
-        // Go's classes are ASCII and Rust's are Unicode; what else differs is refused by name.
-        for differs in [r"\Q", "&&", "--", "~~", "[[", "(?x", r"\<", r"\>", "{,"] {
-            if text.contains(differs) {
-                return Err(Error::call(
-                    self.name,
-                    format!("`{differs}` in a regular expression is not supported yet"),
-                ));
-            }
-        }
-        let ascii =
-            text.replace(r"\d", "[0-9]").replace(r"\w", "[0-9A-Za-z_]").replace(r"\s", r"[\t\n\x0C\r ]");
-        if text.contains('[') && ascii != *text && classes_inside_brackets(text) {
-            return Err(Error::call(
-                self.name,
-                "`\\d`, `\\w` and `\\s` inside brackets are not supported yet",
-            ));
-        }
-        Regex::new(&ascii)
-            .map_err(|error| Error::call(self.name, format!("not a regular expression: {error}")))
+    /// What the reference comes to over a value; null where a field is missing.
+    fn refer<'s>(&mut self, value: &'s Value) -> Answer<'s>
+    where
+        'v: 's,
+    {
+        let Some(node) = self.reference else { return Err(self.fail("takes an expression reference")) };
+        forgiven(self.interpreter.node(node, At::Value(value)))
     }
 }
 
-fn classes_inside_brackets(text: &str) -> bool {
-    let (mut inside, mut escaped) = (false, false);
-    for c in text.chars() {
-        if escaped {
-            if inside && matches!(c, 'd' | 'w' | 's') {
-                return true;
-            }
-            escaped = false;
-            continue;
-        }
-        match c {
-            '\\' => escaped = true,
-            '[' => inside = true,
-            ']' => inside = false,
-            _ => {}
-        }
-    }
-    false
-}
-
-fn type_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
-}
-
-/// Calls a function with its arguments.
-pub(crate) fn call(name: &str, values: Vec<Value>) -> Result<Value, Error> {
-    check_arity(name, values.len())?;
-    let a = Arguments { name, values };
-    Ok(match name {
-        "abs" => number(a.number(0)?.abs()),
-        "ceil" => number(a.number(0)?.ceil()),
-        "floor" => number(a.number(0)?.floor()),
-        "sum" => number(a.numbers(0)?.iter().sum()),
-        "avg" => {
-            let numbers = a.numbers(0)?;
-            #[expect(clippy::cast_precision_loss, reason = "lists are short")]
-            let count = numbers.len() as f64;
-            if numbers.is_empty() { Value::Null } else { number(numbers.iter().sum::<f64>() / count) }
-        }
-        "max" => a.list(0)?.iter().max_by(|x, y| order(x, y)).cloned().unwrap_or_default(),
-        "min" => a.list(0)?.iter().min_by(|x, y| order(x, y)).cloned().unwrap_or_default(),
-        "sort" => {
-            let mut list = a.list(0)?.to_vec();
-            list.sort_by(order);
-            Value::Array(list)
-        }
-        "contains" => match &a.values[0] {
-            Value::String(text) => Value::Bool(a.values[1].as_str().is_some_and(|part| text.contains(part))),
-            Value::Array(list) => Value::Bool(list.contains(&a.values[1])),
-            _ => return Err(a.wrong(0, "a string or a list")),
-        },
-        "starts_with" => Value::Bool(a.text(0)?.starts_with(a.text(1)?)),
-        "ends_with" => Value::Bool(a.text(0)?.ends_with(a.text(1)?)),
-        "equal_fold" => Value::Bool(a.text(0)?.to_lowercase() == a.text(1)?.to_lowercase()),
-        "join" => {
-            let parts: Option<Vec<&str>> = a.list(1)?.iter().map(Value::as_str).collect();
-            Value::String(parts.ok_or_else(|| a.wrong(1, "a list of strings"))?.join(a.text(0)?))
-        }
-        "length" => match &a.values[0] {
-            Value::String(text) => Value::from(text.chars().count()),
-            Value::Array(list) => Value::from(list.len()),
-            Value::Object(fields) => Value::from(fields.len()),
-            _ => return Err(a.wrong(0, "a string, a list or an object")),
-        },
-        "keys" => match &a.values[0] {
-            Value::Object(fields) => Value::Array(fields.keys().cloned().map(Value::String).collect()),
-            _ => return Err(a.wrong(0, "an object")),
-        },
-        "values" => match &a.values[0] {
-            Value::Object(fields) => Value::Array(fields.values().cloned().collect()),
-            _ => return Err(a.wrong(0, "an object")),
-        },
-        "merge" => {
-            let mut merged = serde_json::Map::new();
-            for (index, value) in a.values.iter().enumerate() {
-                merged.extend(value.as_object().cloned().ok_or_else(|| a.wrong(index, "an object"))?);
-            }
-            Value::Object(merged)
-        }
-        "not_null" => a.values.iter().find(|value| !value.is_null()).cloned().unwrap_or_default(),
-        "reverse" => match &a.values[0] {
-            Value::String(text) => Value::String(text.chars().rev().collect()),
-            Value::Array(list) => Value::Array(list.iter().rev().cloned().collect()),
-            _ => return Err(a.wrong(0, "a string or a list")),
-        },
-        "to_array" => match &a.values[0] {
-            Value::Array(list) => Value::Array(list.clone()),
-            other => Value::Array(vec![other.clone()]),
-        },
-        "to_string" => match &a.values[0] {
-            Value::String(text) => Value::String(text.clone()),
-            other => Value::String(other.to_string()),
-        },
-        "to_number" => match &a.values[0] {
-            Value::Number(value) => Value::Number(value.clone()),
-            Value::String(text) => text.parse::<f64>().map_or(Value::Null, number),
-            _ => Value::Null,
-        },
-        "type" => Value::from(type_of(&a.values[0])),
-        "to_upper" => Value::String(a.text(0)?.to_uppercase()),
-        "to_lower" => Value::String(a.text(0)?.to_lowercase()),
-        "trim" => {
-            let cutset = a.text(1)?;
-            Value::from(a.text(0)?.trim_matches(|c| cutset.contains(c)))
-        }
-        "trim_prefix" => Value::from(a.text(0)?.strip_prefix(a.text(1)?).unwrap_or(a.text(0)?)),
-        "truncate" => {
-            let length = a.number(1)?.max(0.0);
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "not negative, and large is all"
-            )]
-            Value::String(a.text(0)?.chars().take(length as usize).collect())
-        }
-        "split" => Value::Array(a.text(0)?.split(a.text(1)?).map(Value::from).collect()),
-        "replace" => {
-            let count = a.number(3)?;
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "negative means all")]
-            let count = if count < 0.0 { usize::MAX } else { count as usize };
-            Value::String(a.text(0)?.replacen(a.text(1)?, a.text(2)?, count))
-        }
-        "replace_all" => Value::String(a.text(0)?.replace(a.text(1)?, a.text(2)?)),
-        "regex_match" => {
-            let subject = match &a.values[1] {
-                Value::Number(value) => value.to_string(),
-                _ => a.text(1)?.to_owned(),
-            };
-            Value::Bool(a.regex(0)?.is_match(&subject))
-        }
-        "regex_replace_all" => Value::String(a.regex(0)?.replace_all(a.text(1)?, a.text(2)?).into_owned()),
-        "regex_replace_all_literal" => {
-            let replacement = regex::NoExpand(a.text(2)?);
-            Value::String(a.regex(0)?.replace_all(a.text(1)?, replacement).into_owned())
-        }
-        // `map`, `sort_by` and their kind take an expression and are answered before.
-        _ => return Err(Error::call(name, "expects an expression reference")),
-    })
+/// A number that a function came to.
+fn number(name: &str, value: f64) -> Result<Value, Error> {
+    crate::numbers::number(value).ok_or_else(|| Error::call(name, "the result is out of range"))
 }

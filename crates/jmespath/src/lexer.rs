@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::Error;
+use crate::numbers::whole;
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Token {
@@ -27,7 +28,7 @@ pub(crate) fn tokens(text: &str) -> Result<Vec<(usize, Token)>, Error> {
     let mut at = 0;
     while let Some(c) = text[at..].chars().next() {
         let rest = &text[at..];
-        if c.is_ascii_whitespace() {
+        if matches!(c, ' ' | '\t' | '\n' | '\r') {
             at += 1;
             continue;
         }
@@ -56,12 +57,14 @@ pub(crate) fn syntax(at: usize, message: &str) -> Error {
     Error::Syntax { at, message: message.to_owned() }
 }
 
-/// `"identifier"` in JSON's escapes, `'raw'` where `\'` is a quote, or `` `json` ``.
+/// `"identifier"` in JSON's escapes, `'raw'` where `\'` is a quote and nothing else is escaped, or
+/// `` `json` ``.
 fn quoted(rest: &str, quote: char, at: usize) -> Result<(Token, usize), Error> {
+    let raw = quote == '\'';
     let mut escaped = false;
     let end = rest[1..].char_indices().find(|(_, c)| {
         let ends = *c == quote && !escaped;
-        escaped = *c == '\\' && !escaped;
+        escaped = *c == '\\' && (raw || !escaped);
         ends
     });
     let (inner, _) = end.ok_or_else(|| syntax(at, &format!("`{quote}` is not closed")))?;
@@ -71,12 +74,10 @@ fn quoted(rest: &str, quote: char, at: usize) -> Result<(Token, usize), Error> {
             let name: Result<String, _> = serde_json::from_str(&rest[..inner + 2]);
             Token::Quoted(name.map_err(|_| syntax(at, "a quoted identifier is not a JSON string"))?)
         }
-        '\'' => Token::Literal(Value::String(text.replace("\\'", "'").replace("\\\\", "\\"))),
+        '\'' => Token::Literal(Value::String(text.replace("\\'", "'"))),
         _ => {
-            let text = text.replace("\\`", "`");
-            let parsed = serde_json::from_str(text.trim());
-            // Older dialects allow a bare string between backquotes.
-            Token::Literal(parsed.unwrap_or_else(|_| Value::String(text.trim_start().to_owned())))
+            let value = serde_json::from_str(&text.replace("\\`", "`"));
+            Token::Literal(whole(value.map_err(|_| syntax(at, "a literal is not JSON"))?))
         }
     };
     Ok((token, inner + 2))

@@ -1,27 +1,40 @@
 //! A Pratt parser over the tokens.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
+use crate::functions::{self, Function, Kind};
 use crate::lexer::{Token, syntax, tokens};
-use crate::{Error, MAX_DEPTH, MAX_LENGTH, functions};
+use crate::pattern::Pattern;
+use crate::{Error, MAX_DEPTH, MAX_LENGTH};
 
 /// A parsed expression.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Expression {
     pub(crate) root: Node,
     text: String,
+    needs_moment: bool,
+}
+
+/// Expressions with one text are one.
+impl PartialEq for Expression {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
 }
 
 impl Expression {
-    /// Parses an expression; `extension` names functions beyond the dialect's own.
+    /// Parses an expression; `extensions` names functions beyond the dialect's own, which
+    /// [`Scope::call`](crate::Scope::call) answers.
     pub fn parse(text: &str, extensions: &[&str]) -> Result<Self, Error> {
         if text.len() > MAX_LENGTH {
             return Err(Error::Limit("too long"));
         }
-        let mut parser = Parser { tokens: tokens(text)?, at: 0, depth: 0, extensions };
-        let root = parser.expression(0)?;
+        let mut parser = Parser { tokens: tokens(text)?, at: 0, depth: 0, extensions, needs_moment: false };
+        let (root, _) = parser.expression(0)?;
         match parser.peek() {
-            Token::End => Ok(Self { root, text: text.to_owned() }),
+            Token::End => Ok(Self { root, text: text.to_owned(), needs_moment: parser.needs_moment }),
             _ => Err(parser.unexpected()),
         }
     }
@@ -30,9 +43,15 @@ impl Expression {
     pub fn text(&self) -> &str {
         &self.text
     }
+
+    /// Whether it asks for the time or for randomness: where the scope has no
+    /// [`Moment`](crate::Moment), such an expression has no value.
+    pub fn needs_moment(&self) -> bool {
+        self.needs_moment
+    }
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Node {
     Current,
     Field(String),
@@ -54,9 +73,21 @@ pub(crate) enum Node {
     Filter(Box<Node>, Box<Node>, Box<Node>),
     List(Vec<Node>),
     Object(Vec<(String, Node)>),
-    Call(String, Vec<Node>),
-    /// `&expression`, an argument of functions like `sort_by`.
-    Reference(Box<Node>),
+    Call(Call),
+}
+
+/// A call of a function.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) name: String,
+    /// `None` for an extension.
+    pub(crate) function: Option<&'static Function>,
+    /// The place of a reference is taken by `@`.
+    pub(crate) arguments: Vec<Node>,
+    /// The expression of `&expression`.
+    pub(crate) reference: Option<Box<Node>>,
+    /// The first argument compiled, where the function takes a pattern and it is a literal.
+    pub(crate) pattern: Option<Arc<Pattern>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +105,27 @@ struct Parser<'a> {
     at: usize,
     depth: usize,
     extensions: &'a [&'a str],
+    needs_moment: bool,
 }
+
+/// A node and how tall it is: what is evaluated and dropped by recursion is bounded by it.
+type Tree = (Node, usize);
+
+/// The height of a node above others.
+fn above(heights: impl IntoIterator<Item = usize>) -> Result<usize, Error> {
+    let height = 1 + heights.into_iter().max().unwrap_or(0);
+    if height > MAX_DEPTH { Err(Error::Limit("nested too deep")) } else { Ok(height) }
+}
+
+fn one(inner: Tree, make: impl FnOnce(Box<Node>) -> Node) -> Result<Tree, Error> {
+    Ok((make(Box::new(inner.0)), above([inner.1])?))
+}
+
+fn two(left: Tree, right: Tree, make: impl FnOnce(Box<Node>, Box<Node>) -> Node) -> Result<Tree, Error> {
+    Ok((make(Box::new(left.0), Box::new(right.0)), above([left.1, right.1])?))
+}
+
+const CURRENT: Tree = (Node::Current, 1);
 
 /// How tightly a token binds what is on its left.
 fn power(token: &Token) -> u8 {
@@ -124,12 +175,14 @@ impl Parser<'_> {
         let what = match self.peek() {
             Token::End => "the expression ends too early".to_owned(),
             Token::Symbol(symbol) => format!("unexpected `{symbol}`"),
-            other => format!("unexpected {other:?}"),
+            Token::Identifier(_) | Token::Quoted(_) => "unexpected name".to_owned(),
+            Token::Literal(_) => "unexpected literal".to_owned(),
+            Token::Number(number) => format!("unexpected `{number}`"),
         };
         syntax(self.tokens[self.at].0, &what)
     }
 
-    fn expression(&mut self, right: u8) -> Result<Node, Error> {
+    fn expression(&mut self, right: u8) -> Result<Tree, Error> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return Err(Error::Limit("nested too deep"));
@@ -142,55 +195,39 @@ impl Parser<'_> {
         Ok(left)
     }
 
-    fn prefix(&mut self) -> Result<Node, Error> {
-        let token = self.peek().clone();
-        match token {
-            Token::Identifier(name) => {
-                self.next();
-                if self.is("(") { self.call(name) } else { Ok(Node::Field(name)) }
+    fn prefix(&mut self) -> Result<Tree, Error> {
+        match self.peek() {
+            Token::Symbol("[]" | "[?") => return self.infix(CURRENT),
+            Token::Symbol("[") if self.starts_index() => return self.infix(CURRENT),
+            Token::End => return Err(self.unexpected()),
+            _ => {}
+        }
+        let at = self.at;
+        match self.next() {
+            Token::Identifier(name) if self.is("(") => self.call(name),
+            Token::Quoted(_) if self.is("(") => {
+                Err(syntax(self.tokens[at].0, "the name of a function is not quoted"))
             }
-            Token::Quoted(name) => {
-                self.next();
-                Ok(Node::Field(name))
-            }
-            Token::Literal(value) => {
-                self.next();
-                Ok(Node::Literal(value))
-            }
-            Token::Symbol("@") => {
-                self.next();
-                Ok(Node::Current)
-            }
-            Token::Symbol("!") => {
-                self.next();
-                Ok(Node::Not(Box::new(self.expression(45)?)))
-            }
-            Token::Symbol("&") => {
-                self.next();
-                Ok(Node::Reference(Box::new(self.expression(0)?)))
-            }
+            Token::Identifier(name) | Token::Quoted(name) => Ok((Node::Field(name), 1)),
+            Token::Literal(value) => Ok((Node::Literal(value), 1)),
+            Token::Symbol("@") => Ok(CURRENT),
+            Token::Symbol("!") => one(self.expression(45)?, Node::Not),
             Token::Symbol("(") => {
-                self.next();
                 let inner = self.expression(0)?;
                 self.expect(")")?;
                 Ok(inner)
             }
-            Token::Symbol("*") => {
-                self.next();
-                let right = self.projected(20)?;
-                Ok(Node::ProjectValues(Box::new(Node::Current), Box::new(right)))
+            Token::Symbol("*") => two(CURRENT, self.projected(20)?, Node::ProjectValues),
+            Token::Symbol("[") => self.multiselect_list(),
+            Token::Symbol("{") => self.multiselect_object(),
+            Token::Symbol("&") => Err(syntax(
+                self.tokens[at].0,
+                "an expression reference is an argument of some functions only",
+            )),
+            _ => {
+                self.at = at;
+                Err(self.unexpected())
             }
-            Token::Symbol("[]" | "[?") => self.infix(Node::Current),
-            Token::Symbol("[") if self.starts_index() => self.infix(Node::Current),
-            Token::Symbol("[") => {
-                self.next();
-                self.multiselect_list()
-            }
-            Token::Symbol("{") => {
-                self.next();
-                self.multiselect_object()
-            }
-            _ => Err(self.unexpected()),
         }
     }
 
@@ -204,57 +241,54 @@ impl Parser<'_> {
         }
     }
 
-    fn infix(&mut self, left: Node) -> Result<Node, Error> {
+    fn infix(&mut self, left: Tree) -> Result<Tree, Error> {
         let power_here = power(self.peek());
-        let token = self.next();
-        let Token::Symbol(symbol) = token else { return Err(self.unexpected()) };
-        let left = Box::new(left);
-        let compare = |comparator| {
-            move |parser: &mut Self, left| {
-                Ok(Node::Compare(comparator, left, Box::new(parser.expression(5)?)))
-            }
-        };
-        match symbol {
-            "|" => Ok(Node::Pipe(left, Box::new(self.expression(1)?))),
-            "||" => Ok(Node::Or(left, Box::new(self.expression(2)?))),
-            "&&" => Ok(Node::And(left, Box::new(self.expression(3)?))),
-            "==" => compare(Comparator::Equal)(self, left),
-            "!=" => compare(Comparator::NotEqual)(self, left),
-            "<" => compare(Comparator::Less)(self, left),
-            "<=" => compare(Comparator::LessOrEqual)(self, left),
-            ">" => compare(Comparator::Greater)(self, left),
-            ">=" => compare(Comparator::GreaterOrEqual)(self, left),
+        let Token::Symbol(symbol) = self.next() else { return Err(self.unexpected()) };
+        let comparator = match symbol {
+            "|" => return two(left, self.expression(1)?, Node::Pipe),
+            "||" => return two(left, self.expression(2)?, Node::Or),
+            "&&" => return two(left, self.expression(3)?, Node::And),
             "." if self.is("*") => {
                 self.next();
-                Ok(Node::ProjectValues(left, Box::new(self.projected(20)?)))
+                return two(left, self.projected(20)?, Node::ProjectValues);
             }
-            "." => Ok(Node::Sub(left, Box::new(self.after_dot(power_here)?))),
+            "." => return two(left, self.after_dot(power_here)?, Node::Sub),
             "[]" => {
                 let right = self.projected(9)?;
-                Ok(Node::Project(Box::new(Node::Flatten(left)), Box::new(right)))
+                return two(one(left, Node::Flatten)?, right, Node::Project);
             }
             "[?" => {
                 let condition = self.expression(0)?;
                 self.expect("]")?;
-                let right = if self.is("[]") { Node::Current } else { self.projected(21)? };
-                Ok(Node::Filter(left, Box::new(condition), Box::new(right)))
+                let right = self.projected(21)?;
+                let height = above([left.1, condition.1, right.1])?;
+                let boxed = |tree: Tree| Box::new(tree.0);
+                return Ok((Node::Filter(boxed(left), boxed(condition), boxed(right)), height));
             }
-            "[" => self.bracket(left),
-            _ => Err(self.unexpected()),
-        }
+            "[" => return self.bracket(left),
+            "==" => Comparator::Equal,
+            "!=" => Comparator::NotEqual,
+            "<" => Comparator::Less,
+            "<=" => Comparator::LessOrEqual,
+            ">" => Comparator::Greater,
+            ">=" => Comparator::GreaterOrEqual,
+            _ => return Err(self.unexpected()),
+        };
+        let right = self.expression(5)?;
+        two(left, right, |left, right| Node::Compare(comparator, left, right))
     }
 
     /// `[*]`, `[1]`, `[a:b:c]`.
-    fn bracket(&mut self, left: Box<Node>) -> Result<Node, Error> {
+    fn bracket(&mut self, left: Tree) -> Result<Tree, Error> {
         if self.is("*") {
             self.next();
             self.expect("]")?;
-            return Ok(Node::Project(left, Box::new(self.projected(20)?)));
+            return two(left, self.projected(20)?, Node::Project);
         }
         let mut parts = [None; 3];
         let mut part = 0;
         loop {
-            match self.peek().clone() {
+            match *self.peek() {
                 Token::Number(number) if parts[part].is_none() => {
                     self.next();
                     parts[part] = Some(number);
@@ -268,33 +302,28 @@ impl Parser<'_> {
         }
         self.expect("]")?;
         match (part, parts[0]) {
-            (0, Some(index)) => Ok(Node::Index(left, index)),
+            (0, Some(index)) => one(left, |left| Node::Index(left, index)),
             (0, None) => Err(self.unexpected()),
-            _ => Ok(Node::Project(Box::new(Node::Slice(left, parts)), Box::new(self.projected(20)?))),
+            _ => two(one(left, |left| Node::Slice(left, parts))?, self.projected(20)?, Node::Project),
         }
     }
 
     /// What each element of a projection goes through.
-    fn projected(&mut self, right: u8) -> Result<Node, Error> {
-        let token_power = power(self.peek());
-        if token_power < PROJECTION_STOP {
-            return Ok(Node::Current);
-        }
-        if self.is(".") {
-            self.next();
-            if self.is("*") {
-                self.next();
-                return Ok(Node::ProjectValues(Box::new(Node::Current), Box::new(self.projected(20)?)));
-            }
-            return self.after_dot(right);
+    fn projected(&mut self, right: u8) -> Result<Tree, Error> {
+        if power(self.peek()) < PROJECTION_STOP {
+            return Ok(CURRENT);
         }
         if self.is("[") || self.is("[?") {
             return self.expression(right);
         }
-        Err(self.unexpected())
+        self.expect(".")?;
+        if self.is("*") {
+            return self.expression(right);
+        }
+        self.after_dot(right)
     }
 
-    fn after_dot(&mut self, right: u8) -> Result<Node, Error> {
+    fn after_dot(&mut self, right: u8) -> Result<Tree, Error> {
         match self.peek() {
             Token::Identifier(_) | Token::Quoted(_) => self.expression(right),
             Token::Symbol("[") => {
@@ -309,46 +338,79 @@ impl Parser<'_> {
         }
     }
 
-    fn multiselect_list(&mut self) -> Result<Node, Error> {
-        let mut nodes = vec![self.expression(0)?];
-        while self.is(",") {
+    fn multiselect_list(&mut self) -> Result<Tree, Error> {
+        let (mut nodes, mut heights) = (Vec::new(), Vec::new());
+        loop {
+            let (node, height) = self.expression(0)?;
+            nodes.push(node);
+            heights.push(height);
+            if !self.is(",") {
+                break;
+            }
             self.next();
-            nodes.push(self.expression(0)?);
         }
         self.expect("]")?;
-        Ok(Node::List(nodes))
+        Ok((Node::List(nodes), above(heights)?))
     }
 
-    fn multiselect_object(&mut self) -> Result<Node, Error> {
-        let mut fields = Vec::new();
+    fn multiselect_object(&mut self) -> Result<Tree, Error> {
+        let (mut fields, mut heights) = (Vec::new(), Vec::new());
         loop {
+            let at = self.at;
             let (Token::Identifier(name) | Token::Quoted(name)) = self.next() else {
+                self.at = at;
                 return Err(self.unexpected());
             };
             self.expect(":")?;
-            fields.push((name, self.expression(0)?));
+            let (node, height) = self.expression(0)?;
+            fields.push((name, node));
+            heights.push(height);
             if !self.is(",") {
                 break;
             }
             self.next();
         }
         self.expect("}")?;
-        Ok(Node::Object(fields))
+        Ok((Node::Object(fields), above(heights)?))
     }
 
-    fn call(&mut self, name: String) -> Result<Node, Error> {
+    fn call(&mut self, name: String) -> Result<Tree, Error> {
         self.expect("(")?;
-        let mut arguments = Vec::new();
+        let function =
+            if self.extensions.contains(&name.as_str()) { None } else { Some(functions::find(&name)?) };
+        let (mut arguments, mut heights, mut reference) = (Vec::new(), Vec::new(), None);
         while !self.is(")") {
             if !arguments.is_empty() {
                 self.expect(",")?;
             }
-            arguments.push(self.expression(0)?);
+            let wanted = function.is_some_and(|function| function.takes(arguments.len(), Kind::Reference));
+            if self.is("&") && wanted {
+                self.next();
+                let (node, height) = self.expression(0)?;
+                reference = Some(Box::new(node));
+                arguments.push(Node::Current);
+                heights.push(height);
+                continue;
+            }
+            if wanted {
+                let message = format!("argument {} is an expression reference: `&`", arguments.len() + 1);
+                return Err(Error::call(&name, message));
+            }
+            let (node, height) = self.expression(0)?;
+            arguments.push(node);
+            heights.push(height);
         }
         self.expect(")")?;
-        if !self.extensions.contains(&name.as_str()) {
-            functions::check_arity(&name, arguments.len())?;
+        let mut pattern = None;
+        if let Some(function) = function {
+            function.check_count(arguments.len())?;
+            self.needs_moment |= function.needs_moment();
+            if let (true, Some(Node::Literal(Value::String(text)))) =
+                (function.takes_pattern(), arguments.first())
+            {
+                pattern = Some(Arc::new(Pattern::compile(text).map_err(|error| Error::call(&name, error))?));
+            }
         }
-        Ok(Node::Call(name, arguments))
+        Ok((Node::Call(Call { name, function, arguments, reference, pattern }), above(heights)?))
     }
 }

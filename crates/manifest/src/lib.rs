@@ -13,7 +13,8 @@ use std::str::FromStr;
 use countersign_reference::Digest;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+
+mod names;
 
 /// Media type of an image index.
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -186,10 +187,17 @@ pub enum Content {
     },
 }
 
-/// A document that has no one meaning.
+/// A document that is not read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct DocumentError(String);
+#[non_exhaustive]
+pub enum DocumentError {
+    /// It has no one meaning.
+    #[error("{0}")]
+    Malformed(String),
+    /// Its list is longer than any that is needed.
+    #[error("more than {MOST_LISTED} entries in a manifest or an index")]
+    TooMany,
+}
 
 #[derive(Deserialize)]
 struct Raw {
@@ -208,50 +216,10 @@ struct Raw {
     annotations: Option<BTreeMap<String, String>>,
 }
 
-/// The names that are read, of documents and of descriptors.
-const NAMES: [&str; 17] = [
-    "mediaType",
-    "schemaVersion",
-    "manifests",
-    "layers",
-    "config",
-    "fsLayers",
-    "subject",
-    "artifactType",
-    "annotations",
-    "digest",
-    "size",
-    "platform",
-    "urls",
-    "data",
-    "os",
-    "architecture",
-    "variant",
-];
+/// Entries of a list in a document. Images that run have fewer than 128 layers.
+pub const MOST_LISTED: usize = 1024;
 /// Characters of an error that are passed on.
 const MAX_QUOTED: usize = 300;
-/// How deep the names that are read lie: document, list, descriptor, platform.
-const NAMED_DEPTH: usize = 4;
-
-/// A name that Go would take for one of those (`encoding/json` compares them folded), and that is
-/// written otherwise.
-fn misspelt(value: &Value, depth: usize) -> Option<&str> {
-    let inner = |value| if depth < NAMED_DEPTH { misspelt(value, depth + 1) } else { None };
-    match value {
-        Value::Array(list) => list.iter().find_map(inner),
-        Value::Object(fields) => fields.iter().find_map(|(name, value)| {
-            let folded = name.replace('\u{17f}', "s").replace('\u{212a}', "k");
-            match NAMES.iter().find(|known| known.eq_ignore_ascii_case(&folded)) {
-                Some(known) if *known != name => Some(name.as_str()),
-                // What is said in annotations has names of its own.
-                _ if name == "annotations" => None,
-                _ => inner(value),
-            }
-        }),
-        _ => None,
-    }
-}
-
 impl Document {
     /// Reads a document that is served or listed under this media type.
     ///
@@ -259,7 +227,7 @@ impl Document {
     ///
     /// It is not JSON of schema version 2, is both or neither, or is not what the media type says.
     pub fn parse(bytes: &[u8], media_type: &str) -> Result<Self, DocumentError> {
-        let malformed = |why: &str| DocumentError(why.to_owned());
+        let malformed = |why: &str| DocumentError::Malformed(why.to_owned());
         // A list would be read as the fields in their order.
         if !bytes.trim_ascii_start().starts_with(b"{") {
             return Err(malformed("not a manifest: not a JSON object"));
@@ -267,13 +235,16 @@ impl Document {
         let unreadable = |error: serde_json::Error| {
             // It quotes what it has found.
             let error: String = error.to_string().chars().take(MAX_QUOTED).collect();
-            DocumentError(format!("not a manifest: {error}"))
+            DocumentError::Malformed(format!("not a manifest: {error}"))
         };
+        // Nothing of it is kept before it is known to be of a good size.
+        let look = names::look(bytes).map_err(unreadable)?;
+        if look.longest > MOST_LISTED {
+            return Err(DocumentError::TooMany);
+        }
         let raw: Raw = serde_json::from_slice(bytes).map_err(unreadable)?;
-        let value: Value = serde_json::from_slice(bytes).map_err(unreadable)?;
-        if let Some(name) = misspelt(&value, 0) {
-            let name: String = name.chars().take(40).collect();
-            return Err(DocumentError(format!(
+        if let Some(name) = look.misspelt {
+            return Err(DocumentError::Malformed(format!(
                 "`{name}` is read by some and not by others: a case of its own"
             )));
         }

@@ -1,7 +1,9 @@
 //! Documents with two meanings, named after the attack of `docs/attacks.md`.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use countersign_manifest::{DOCKER_LIST, DOCKER_MANIFEST, Document, INDEX, MANIFEST};
+use countersign_manifest::{
+    DOCKER_LIST, DOCKER_MANIFEST, Document, DocumentError, INDEX, MANIFEST, MOST_LISTED,
+};
 use countersign_reference::{Algorithm, Digest};
 use proptest::prelude::*;
 
@@ -62,6 +64,21 @@ fn t_08_a_document_has_one_meaning() {
         r#"{"schemaVersion":2,"mediaType":"a","mediaType":"b","layers":[]}"#,
     ] {
         assert!(check(twice, MANIFEST).contains("duplicate field"), "{twice}");
+    }
+}
+
+#[test]
+fn t_40_lists_have_an_end() {
+    let digest = Digest::sha256_of(b"x");
+    let entry = format!(r#"{{"mediaType":"m","digest":"{digest}","size":1}}"#);
+    for (length, good) in [(MOST_LISTED, true), (MOST_LISTED + 1, false)] {
+        let list = vec![entry.as_str(); length].join(",");
+        for (name, media_type) in [("layers", MANIFEST), ("manifests", INDEX)] {
+            let text = format!(r#"{{"schemaVersion":2,"{name}":[{list}]}}"#);
+            let answer = Document::parse(text.as_bytes(), media_type);
+            assert_eq!(answer.is_ok(), good, "{name}: {length}");
+            assert!(good || answer == Err(DocumentError::TooMany), "{name}: {length}");
+        }
     }
 }
 

@@ -42,6 +42,8 @@ mod selector;
 mod template;
 mod validate;
 
+use countersign_jmespath::{Error, Expression};
+
 pub use autogen::is_generated;
 pub use drive::{Endless, MAX_ROUNDS};
 pub use duration::Duration;
@@ -62,4 +64,14 @@ pub use respond::{Kind, Response, Status};
 pub use review::{Given, Review};
 
 /// Functions beyond the dialect's own: `registry_rewrite(image)` is the one rewriter.
-pub(crate) const FUNCTIONS: &[&str] = &["registry_rewrite"];
+const FUNCTIONS: &[&str] = &["registry_rewrite"];
+
+/// An expression that can be evaluated here, where there is neither a clock nor randomness.
+pub(crate) fn expression(text: &str) -> Result<Expression, Error> {
+    let expression = Expression::parse(text, FUNCTIONS)?;
+    if expression.needs_moment() {
+        let message = "the time and random texts are not supported yet".to_owned();
+        return Err(Error::Call { function: "expression".to_owned(), message });
+    }
+    Ok(expression)
+}

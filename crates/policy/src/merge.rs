@@ -44,6 +44,14 @@ pub enum MergeError {
         /// The directive and its value.
         directive: String,
     },
+    /// An element of a list that merges by keys has none of them: nobody can say which one it is.
+    #[error("{path}: an element of this list needs `{keys}`")]
+    Key {
+        /// Where, as a JSON pointer.
+        path: String,
+        /// The keys.
+        keys: String,
+    },
     /// `$patch: delete` for the whole object.
     #[error("a patch cannot delete the object that it is for")]
     Root,
@@ -240,6 +248,9 @@ impl Merge {
         let (mut front, mut rest) = (Vec::with_capacity(patch.len()), std::mem::take(target));
         for element in patch {
             spend(&mut self.steps, 1 + front.len() + rest.len())?;
+            if keys.iter().all(|key| element.get(key).is_none()) {
+                return Err(MergeError::Key { path: path.to_owned(), keys: keys.join("` or `") });
+            }
             let before = front.iter().position(|other| same(other, &element, keys));
             let mut merged = match (before, rest.iter().position(|other| same(other, &element, keys))) {
                 (Some(before), _) => std::mem::take(&mut front[before]),

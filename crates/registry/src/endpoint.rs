@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use countersign_clock::Clock;
 use countersign_https::{ClientTls, TlsError};
-use countersign_manifest::{ACCEPT, Document, INDEX};
+use countersign_manifest::{ACCEPT, Document, DocumentError, INDEX, MOST_LISTED};
 use countersign_mirrors::Mirror;
 use countersign_reference::Digest;
 use countersign_site::HostPort;
@@ -13,10 +13,11 @@ use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LINK};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
-use crate::Error;
 use crate::connect::Connector;
 use crate::credentials::Credentials;
-use crate::exchange::{Exchange, Health, Limits, Pieces, Timing, resolve};
+use crate::exchange::{Exchange, Pieces, resolve};
+use crate::list::List;
+use crate::{Error, Health, Limits, Timing};
 
 /// What an endpoint is made with.
 #[derive(Clone, Debug)]
@@ -172,8 +173,10 @@ impl Endpoint {
         let url = self.at(repository, &format!("manifests/{reference}"));
         let answer = self.exchange.get(&url, repository, ACCEPT, self.limits.manifest_bytes).await?;
         let media_type = content_type(&answer.headers);
-        let document = Document::parse(&answer.body, &media_type)
-            .map_err(|error| Error::Malformed(error.to_string()))?;
+        let document = Document::parse(&answer.body, &media_type).map_err(|error| match error {
+            DocumentError::TooMany => Error::Limit(error.to_string()),
+            _ => Error::Malformed(error.to_string()),
+        })?;
         Ok(Manifest { document, digest: Digest::sha256_of(&answer.body), bytes: answer.body, media_type })
     }
 
@@ -249,7 +252,10 @@ impl Endpoint {
     fn entries(&self, index: &[u8]) -> Result<Vec<(Digest, String)>, Error> {
         let index: Index = serde_json::from_slice(index)
             .map_err(|error| Error::Malformed(format!("a list of referrers from {}: {error}", self.url)))?;
-        let entries = index.manifests.into_iter();
+        if index.manifests.is_cut() {
+            return Err(Error::Limit(format!("more than {MOST_LISTED} referrers")));
+        }
+        let entries = index.manifests.into_kept().into_iter();
         Ok(entries.map(|entry| (entry.digest, entry.artifact_type.unwrap_or_default())).collect())
     }
 
@@ -261,7 +267,7 @@ impl Endpoint {
 
 #[derive(Deserialize)]
 struct Index {
-    manifests: Vec<Entry>,
+    manifests: List<Entry>,
 }
 
 #[derive(Deserialize)]

@@ -32,8 +32,8 @@ pub enum Error {
     Dial(String),
     /// TLS could not be established.
     Tls(String),
-    /// Made a moment ago, failed, and not tried again yet.
-    HeldOff,
+    /// It failed so a moment ago, and is not tried again yet.
+    HeldOff(Box<Self>),
     /// Time was over.
     Timeout,
     /// Another status: 429, 5xx and whatever is unexpected.
@@ -74,7 +74,7 @@ impl Error {
             Self::Denied(_) | Self::Refused { .. } => Class::Denied,
             Self::Dial(_)
             | Self::Tls(_)
-            | Self::HeldOff
+            | Self::HeldOff(_)
             | Self::Timeout
             | Self::Status(_)
             | Self::Broken(_)
@@ -92,7 +92,7 @@ impl fmt::Display for Error {
             Self::Denied(status) => write!(f, "it does not let us look ({status})"),
             Self::Dial(why) => write!(f, "cannot connect: {why}"),
             Self::Tls(why) => write!(f, "TLS failed: {why}"),
-            Self::HeldOff => f.write_str("could not be reached a moment ago"),
+            Self::HeldOff(why) => write!(f, "could not be reached a moment ago: {why}"),
             Self::Timeout => f.write_str("no answer in time"),
             Self::Status(status) => write!(f, "it answered {status}"),
             Self::Refused { status, code, message } => {

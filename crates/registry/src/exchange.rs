@@ -1,11 +1,10 @@
 //! One request and its answer: tokens, passwords, redirects, limits.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use countersign_clock::Clock;
 use countersign_site::HostPort;
 use futures_util::FutureExt as _;
@@ -23,14 +22,18 @@ use hyper_util::client::legacy::Client;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::body::{Large, Place, small, whole};
 use crate::budget::Budget;
 use crate::connect::Connector;
 use crate::credentials::Credentials;
 use crate::endpoint::EndpointSettings;
+use crate::health::Counts;
 use crate::reach::{Probe, Reach};
 use crate::token::{self, Challenge, MAX_TOKEN_BYTES};
-use crate::{Class, Error};
+use crate::{Error, Health, Limits, Timing};
 
+/// Bytes that a connection reads ahead, and the most that the head of an answer may have.
+const READ_AHEAD: usize = 32 * 1024;
 /// Bytes of a body that says nothing here, and is read so that the connection can be used again.
 const MAX_REST: usize = 64 * 1024;
 /// How much longer what writes may take than what reads: an upload ends with a registry that hashes all of it.
@@ -42,69 +45,12 @@ const BUSY: Duration = Duration::from_secs(1);
 /// The least that it is left alone.
 const LEAST: Duration = Duration::from_millis(100);
 
-/// How much of a registry's answers is taken in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of a manifest or an index. Default 4 MiB.
-    pub manifest_bytes: usize,
-    /// Pages of a referrers list. Default 8.
-    pub referrers_pages: usize,
-    /// Entries of a referrers list, over all pages. Default 256.
-    pub referrers: usize,
-    /// Redirects of one request. Default 3.
-    pub redirects: usize,
-    /// Requests on behalf of one image, over all endpoints, tokens and redirects included. Default 192.
-    pub image_requests: usize,
-    /// Bytes that are received on behalf of one image. Default 32 MiB.
-    pub image_bytes: usize,
-    /// Requests to one endpoint at a time; more wait. Default 16.
-    pub endpoint_requests: usize,
-    /// Requests to all endpoints at a time; more wait. Default 64.
-    pub all_requests: usize,
-}
-
-impl Limits {
-    /// The defaults.
-    pub const DEFAULT: Self = Self {
-        manifest_bytes: 4 << 20,
-        referrers_pages: 8,
-        referrers: 256,
-        redirects: 3,
-        image_requests: 192,
-        image_bytes: 32 << 20,
-        endpoint_requests: 16,
-        all_requests: 64,
-    };
-}
-
-/// How long things may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timing {
-    /// To make a TCP connection. Default 1 s.
-    pub dial: Duration,
-    /// For a whole request, body included; for one that writes, five times as long. Default 4 s.
-    pub request: Duration,
-    /// How long between two probes of an endpoint that could not be dialled, and is asked nothing
-    /// else meanwhile; zero: it is asked as before. Default 1 s.
-    pub hold_off: Duration,
-    /// How long all in all an endpoint that is busy (429, 503) is waited for before an answer counts. Default 0 s.
-    pub patience: Duration,
-}
-
-impl Timing {
-    /// The defaults.
-    pub const DEFAULT: Self = Self {
-        dial: Duration::from_secs(1),
-        request: Duration::from_secs(4),
-        hold_off: Duration::from_secs(1),
-        patience: Duration::ZERO,
-    };
-}
-
 /// An answer with a status of 200 and all of its body.
 pub(crate) struct Answer {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// To be held until the body is parsed.
+    _large: Option<Place>,
 }
 
 /// The body of a request.
@@ -170,6 +116,7 @@ pub(crate) struct Exchange {
 struct Slots {
     own: Arc<Semaphore>,
     all: Arc<Semaphore>,
+    large: Large,
 }
 
 impl Slots {
@@ -179,38 +126,6 @@ impl Slots {
         let own = Arc::clone(&self.own).acquire_owned().await.ok();
         [own, Arc::clone(&self.all).acquire_owned().await.ok()]
     }
-}
-
-/// Requests by what came of them.
-#[derive(Debug, Default)]
-struct Counts([AtomicU64; OUTCOMES.len()]);
-
-/// The words for what may come of a request.
-const OUTCOMES: [&str; 6] = ["ok", "absent", "denied", "unreachable", "malformed", "refused"];
-
-impl Counts {
-    fn count<T>(&self, answer: &Result<T, Error>) {
-        let index = match answer.as_ref().map_err(Error::class) {
-            Ok(_) => 0,
-            Err(Class::Absent) => 1,
-            Err(Class::Denied) => 2,
-            Err(Class::Unreachable) => 3,
-            Err(Class::Malformed) => 4,
-            Err(Class::Refused) => 5,
-        };
-        self.0[index].fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// How an endpoint does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Health {
-    /// What people call it.
-    pub name: String,
-    /// Requests by what came of them: `ok`, `absent`, `denied`, `unreachable`, `malformed`, `refused`.
-    pub requests: Vec<(&'static str, u64)>,
-    /// Whether it is not asked for a moment, as it could not be reached.
-    pub held_off: bool,
 }
 
 impl Exchange {
@@ -229,10 +144,11 @@ impl Exchange {
         let client = Client::builder(hyper_util::rt::TokioExecutor::new())
             .pool_idle_timeout(Duration::from_secs(30))
             .pool_max_idle_per_host(32)
+            .http1_max_buf_size(READ_AHEAD)
             .pool_timer(hyper_util::rt::TokioTimer::new())
             .build(https);
         let (asking, url) = (client.clone(), format!("{}/v2/", connector.base()));
-        let probe: Probe = Arc::new(move || there(asking.clone(), url.clone(), timing.dial * 2).boxed());
+        let probe: Probe = Arc::new(move || there(asking.clone(), url.clone(), timing.request).boxed());
         let own = Arc::new(Semaphore::new(limits.endpoint_requests));
         Ok(Self {
             connector,
@@ -245,7 +161,7 @@ impl Exchange {
             tokens: Mutex::default(),
             ways: Mutex::default(),
             reach: Reach::new(probe, timing.hold_off),
-            slots: Slots { own, all: places.0 },
+            slots: Slots { own, all: places.0, large: Large::default() },
             counts: Arc::default(),
         })
     }
@@ -274,12 +190,7 @@ impl Exchange {
 
     /// How the endpoint of this name does.
     pub(crate) fn health(&self, name: &str) -> Health {
-        let count = |(word, count): (&&'static str, &AtomicU64)| (*word, count.load(Ordering::Relaxed));
-        Health {
-            name: name.to_owned(),
-            requests: OUTCOMES.iter().zip(&self.counts.0).map(count).collect(),
-            held_off: self.reach.is_away(),
-        }
+        Health { name: name.to_owned(), requests: self.counts.by_word(), held_off: self.reach.is_away() }
     }
 
     /// GETs a URL of the endpoint, whole. `repository` is what a token is remembered for.
@@ -296,9 +207,11 @@ impl Exchange {
             let ask = Ask { headers: vec![(ACCEPT, accept)], ..Ask::new(Method::GET, url, repository) };
             let response = only_ok(self.authorised(&ask).await?)?;
             let headers = response.headers().clone();
-            Ok(Answer { headers, body: body(response, most).await? })
+            let (body, large) = whole(response, most, &self.slots.large).await?;
+            Ok(Answer { headers, body, _large: large })
         };
-        self.watched(get).await
+        // Boxed, as each of those that it is handed on to has room for it.
+        self.watched(Box::pin(get)).await
     }
 
     /// GETs a URL of the endpoint whose body is read piece by piece.
@@ -341,14 +254,14 @@ impl Exchange {
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<(T, [Option<OwnedSemaphorePermit>; 2]), Error> {
         // Waiting for a place is no time of the endpoint's.
-        let place = if self.reach.is_away() { return Err(Error::HeldOff) } else { self.slots.take().await };
-        if self.reach.is_away() {
-            return Err(Error::HeldOff);
-        }
+        let told = || self.reach.held_off().map_or(Ok(()), Err);
+        told()?;
+        let place = self.slots.take().await;
+        told()?;
         let answer = self.in_time(most, work).await;
         self.counts.count(&answer);
         match &answer {
-            Err(Error::Dial(_) | Error::Tls(_)) => self.reach.lost(),
+            Err(why @ (Error::Dial(_) | Error::Tls(_))) => self.reach.lost(why),
             Ok(_) => self.reach.found(),
             Err(_) => {}
         }
@@ -370,7 +283,7 @@ impl Exchange {
         self.reach.doubt();
         tokio::select! {
             answer = work => in_time(answer),
-            () = self.reach.away() => Err(Error::HeldOff),
+            away = self.reach.away() => Err(away),
         }
     }
 
@@ -417,7 +330,8 @@ impl Exchange {
         let mut uri: Uri = url.parse().map_err(|_| Error::Malformed(format!("`{url}` is not a URL")))?;
         for _ in 0..=self.limits.redirects {
             let own = self.connector.is_own(&self.connector.allowed(&uri)?);
-            let response = self.patiently(ask, &uri, authorization.filter(|_| own), own, patience).await?;
+            let response = self.patiently(ask, &uri, authorization.filter(|_| own), own, patience).await;
+            let response = response.map_err(|error| if own { error } else { elsewhere(error, &uri) })?;
             match response.status() {
                 status if status.is_success() => return Ok(Reply::Response(Box::new(response))),
                 StatusCode::UNAUTHORIZED if own => {
@@ -527,7 +441,7 @@ impl Exchange {
             .url()
             .parse()
             .map_err(|_| Error::Malformed("the token realm is not a URL".to_owned()))?;
-        self.connector.allowed(&url)?;
+        let own = self.connector.is_own(&self.connector.allowed(&url)?);
         let text = url.to_string();
         let ask = Ask {
             headers: vec![(ACCEPT, HeaderValue::from_static("application/json"))],
@@ -538,7 +452,8 @@ impl Exchange {
         let private = self.connector.is_private() && self.connector.is_private_to(&url);
         let credentials = self.credentials.as_ref().filter(|_| private);
         let basic = credentials.and_then(|credentials| HeaderValue::from_str(&credentials.basic()).ok());
-        let response = self.send(&ask, &url, basic.as_ref(), false).await?;
+        let response = self.send(&ask, &url, basic.as_ref(), false).await;
+        let response = response.map_err(|error| if own { error } else { elsewhere(error, &url) })?;
         match response.status() {
             StatusCode::OK => {}
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
@@ -546,7 +461,7 @@ impl Exchange {
             }
             status => return Err(Error::Status(status.as_u16())),
         }
-        let (token, seconds) = token::read(&body(response, MAX_TOKEN_BYTES).await?)?;
+        let (token, seconds) = token::read(&small(response, MAX_TOKEN_BYTES).await?)?;
         // A little less than it lasts, so that it does not run out on the way.
         let until = now + Duration::from_secs(seconds.min(3600)) * 9 / 10;
         let mut tokens = lock(&self.tokens);
@@ -575,7 +490,7 @@ fn is_refusal(status: StatusCode) -> bool {
 async fn refused(response: Response<hyper::body::Incoming>) -> Error {
     let status = response.status().as_u16();
     let said =
-        body(response, MAX_REST).await.ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+        small(response, MAX_REST).await.ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
     let first = |field: &str| {
         let text = said.as_ref().and_then(|said| said["errors"][0][field].as_str()).unwrap_or_default();
         text.chars().filter(|c| !c.is_control()).take(200).collect::<String>()
@@ -618,32 +533,33 @@ impl Pieces {
     }
 }
 
-/// Whether anybody answers, whatever the answer.
-async fn there(client: Client<HttpsConnector<Connector>, RequestBody>, url: String, most: Duration) -> bool {
-    let Ok(request) = Request::get(url).body(content(Bytes::new())) else { return false };
-    tokio::time::timeout(most, client.request(request)).await.is_ok_and(|answer| answer.is_ok())
+/// Whether anybody is there, whatever the answer. One who takes the connection and is slow to say
+/// anything is there: what he is asked has a time of its own.
+async fn there(
+    client: Client<HttpsConnector<Connector>, RequestBody>,
+    url: String,
+    most: Duration,
+) -> Result<(), Error> {
+    let request = Request::get(url).body(content(Bytes::new()));
+    let request = request.map_err(|error| Error::Malformed(error.to_string()))?;
+    match tokio::time::timeout(most, client.request(request)).await {
+        Ok(Err(error)) => match classify(&error) {
+            away @ (Error::Dial(_) | Error::Tls(_)) => Err(away),
+            _ => Ok(()),
+        },
+        Ok(Ok(_)) | Err(_) => Ok(()),
+    }
 }
 
-/// All of a body, if it is not more than that; what is said to be more is not begun.
-async fn body(response: Response<hyper::body::Incoming>, most: usize) -> Result<Bytes, Error> {
-    let over = || Error::Limit(format!("the answer is larger than {most} bytes"));
-    let mut body = response.into_body();
-    let said = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    if said > most {
-        return Err(over());
-    }
-    let mut whole = BytesMut::with_capacity(said);
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Error::Broken(error.to_string()))?;
-        // Trailers say nothing here.
-        let Ok(piece) = frame.into_data() else { continue };
-        if whole.len() + piece.len() > most {
-            return Err(over());
+/// That somebody else than the endpoint could not be reached says nothing of the endpoint.
+fn elsewhere(error: Error, uri: &Uri) -> Error {
+    match error {
+        Error::Dial(why) | Error::Tls(why) => {
+            let host = uri.authority().map(ToString::to_string).unwrap_or_default();
+            Error::Broken(format!("{host}, where the registry sends to: {why}"))
         }
-        Budget::received(piece.len())?;
-        whole.extend_from_slice(&piece);
+        other => other,
     }
-    Ok(whole.freeze())
 }
 
 /// An absolute URL, or a path on the same host.

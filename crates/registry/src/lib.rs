@@ -17,12 +17,16 @@
 //!
 //! Source: OCI distribution-spec 1.1.
 
+mod body;
 mod budget;
 mod connect;
 mod credentials;
 mod endpoint;
 mod error;
 mod exchange;
+mod health;
+mod limits;
+mod list;
 mod push;
 mod reach;
 mod token;
@@ -31,6 +35,7 @@ pub use budget::Budget;
 pub use credentials::{Credentials, CredentialsError, DockerConfig};
 pub use endpoint::{BlobPieces, Endpoint, EndpointSettings, Manifest, Places, Referrers};
 pub use error::{Class, Error};
-pub use exchange::{Health, Limits, Timing};
+pub use health::Health;
+pub use limits::{Limits, Timing};
 pub use push::{Payload, Subject};
 pub use token::Challenge;

@@ -11,12 +11,15 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-/// Asks the endpoint itself, not anything it has: whether somebody answers.
-pub(crate) type Probe = Arc<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
+use crate::Error;
+
+/// Asks the endpoint itself, not anything it has: whether somebody answers, else why not.
+pub(crate) type Probe = Arc<dyn Fn() -> BoxFuture<'static, Result<(), Error>> + Send + Sync>;
 
 /// Whether an endpoint can be reached, as known by all who ask it.
 pub(crate) struct Reach {
-    away: watch::Sender<bool>,
+    /// Why not, where it cannot.
+    away: watch::Sender<Option<Error>>,
     /// Whether it is being asked in the background.
     asking: AtomicBool,
     probe: Probe,
@@ -26,23 +29,30 @@ pub(crate) struct Reach {
 
 impl Reach {
     pub(crate) fn new(probe: Probe, pause: Duration) -> Arc<Self> {
-        Arc::new(Self { away: watch::Sender::new(false), asking: AtomicBool::new(false), probe, pause })
+        Arc::new(Self { away: watch::Sender::new(None), asking: AtomicBool::new(false), probe, pause })
     }
 
     /// Whether it is known to be away.
     pub(crate) fn is_away(&self) -> bool {
-        *self.away.borrow()
+        self.away.borrow().is_some()
     }
 
-    /// Completes when it is known to be away.
-    pub(crate) async fn away(&self) {
-        _ = self.away.subscribe().wait_for(|away| *away).await;
+    /// What they are told who ask while it is known to be away.
+    pub(crate) fn held_off(&self) -> Option<Error> {
+        self.away.borrow().as_ref().map(held_off)
     }
 
-    /// It could not be dialled.
-    pub(crate) fn lost(self: &Arc<Self>) {
+    /// Completes with that when it is known to be away.
+    pub(crate) async fn away(&self) -> Error {
+        let mut away = self.away.subscribe();
+        let why = away.wait_for(Option::is_some).await;
+        why.ok().and_then(|why| why.as_ref().map(held_off)).unwrap_or(Error::Timeout)
+    }
+
+    /// It could not be dialled, and this is why.
+    pub(crate) fn lost(self: &Arc<Self>, why: &Error) {
         if !self.pause.is_zero() {
-            self.away.send_replace(true);
+            self.away.send_replace(Some(why.clone()));
             self.ask(true);
         }
     }
@@ -50,7 +60,7 @@ impl Reach {
     /// It answers.
     pub(crate) fn found(&self) {
         if self.is_away() {
-            self.away.send_replace(false);
+            self.away.send_replace(None);
         }
     }
 
@@ -76,13 +86,14 @@ impl Reach {
                 if this.strong_count() == 0 {
                     return;
                 }
-                let there = probe().await;
+                let failed = probe().await.err();
                 let Some(this) = this.upgrade() else { return };
+                let there = failed.is_none();
                 // Whoever loses it from here on asks anew.
                 if there {
                     this.asking.store(false, Ordering::Release);
                 }
-                this.away.send_if_modified(|away| std::mem::replace(away, !there) == there);
+                this.away.send_if_modified(|away| std::mem::replace(away, failed).is_none() != there);
                 if there {
                     return;
                 }
@@ -90,6 +101,10 @@ impl Reach {
             }
         });
     }
+}
+
+fn held_off(why: &Error) -> Error {
+    Error::HeldOff(Box::new(why.clone()))
 }
 
 #[cfg(test)]
@@ -105,13 +120,14 @@ mod tests {
         let probe: Probe = Arc::new(move || {
             count.fetch_add(1, Ordering::SeqCst);
             let there = answers.load(Ordering::SeqCst);
-            async move { there }.boxed()
+            async move { if there { Ok(()) } else { Err(Error::Tls("unknown CA".to_owned())) } }.boxed()
         });
         let reach = Reach::new(probe, Duration::from_secs(1));
         reach.doubt();
-        reach.away().await;
+        let why = reach.away().await.to_string();
+        assert_eq!(why, "could not be reached a moment ago: TLS failed: unknown CA");
         for _ in 0..10 {
-            reach.lost();
+            reach.lost(&Error::Timeout);
         }
         tokio::time::sleep(Duration::from_millis(3_500)).await;
         assert!(reach.is_away() && asked.load(Ordering::SeqCst) == 4, "one asks for all: {asked:?}");
@@ -122,7 +138,7 @@ mod tests {
         assert_eq!(asked.load(Ordering::SeqCst), 5, "and nobody asks any more");
         // Again, from the beginning.
         there.store(false, Ordering::SeqCst);
-        reach.lost();
+        reach.lost(&Error::Timeout);
         assert!(reach.is_away());
         tokio::time::sleep(Duration::from_millis(2_500)).await;
         assert_eq!(asked.load(Ordering::SeqCst), 7);

@@ -246,6 +246,7 @@ async fn an_endpoint_that_cannot_be_dialled_is_held_off() {
     let port = free.local_addr().unwrap().port();
     drop(free);
     let endpoint = endpoint(port, &[]);
-    assert!(matches!(endpoint.manifest_of_tag("a/b", "1").await, Err(Error::Dial(_))));
-    assert_eq!(endpoint.manifest_of_tag("a/b", "1").await, Err(Error::HeldOff));
+    let why = endpoint.manifest_of_tag("a/b", "1").await.unwrap_err();
+    assert!(matches!(why, Error::Dial(_)), "{why}");
+    assert_eq!(endpoint.manifest_of_tag("a/b", "1").await, Err(Error::HeldOff(Box::new(why))));
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use countersign_reference::{Digest, Reference, Rewriter};
+use countersign_verdict::Code;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::Limits;
@@ -31,20 +32,32 @@ impl Terms<'_> {
 /// What the periods of keys are held against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Time {
-    /// Nothing: what is verified is no pod, or the clock shows nothing that could be believed.
+    /// Nothing: what is verified is no pod.
     Unjudged,
     /// This moment.
     Judged(Timestamp),
     /// This moment, and a key that is not trusted at it is told and counts: where nothing may wait.
     Told(Timestamp),
+    /// This moment, by a clock that is behind: a key that is not trusted yet counts. One whose time
+    /// is over by it is over in truth as well.
+    Behind(Timestamp),
 }
 
 impl Time {
     /// The moment, where there is one.
-    pub(crate) fn moment(self) -> Option<Timestamp> {
+    pub fn moment(self) -> Option<Timestamp> {
         match self {
             Self::Unjudged => None,
-            Self::Judged(moment) | Self::Told(moment) => Some(moment),
+            Self::Judged(moment) | Self::Told(moment) | Self::Behind(moment) => Some(moment),
+        }
+    }
+
+    /// Whether what there is to say of a key keeps its signatures from counting.
+    pub(crate) fn excludes(self, code: Code) -> bool {
+        match self {
+            Self::Unjudged | Self::Told(_) => false,
+            Self::Judged(_) => matches!(code, Code::KeyExpired | Code::KeyNotYet),
+            Self::Behind(_) => code == Code::KeyExpired,
         }
     }
 }
@@ -93,7 +106,7 @@ impl Naming {
             let name = mapped.as_ref().unwrap_or(name);
             (name.host(), name.path().to_owned())
         };
-        let tags = match (name.tag(), self.image.tag()) {
+        let tags = match (name.tag(), self.image.effective_tag()) {
             (Some(signed), Some(asked)) => signed == asked,
             _ => true,
         };

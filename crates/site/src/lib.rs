@@ -10,12 +10,12 @@
 mod document;
 mod duration;
 mod model;
+mod problem;
 mod trust;
 mod url;
 
 pub use duration::{DurationError, parse_duration};
-pub use model::{
-    Endpoint, ExceptionMode, Mode, PinForm, Pinning, Problem, Problems, Registry, Rewrite, Site, Source,
-};
+pub use model::{Endpoint, ExceptionMode, Mode, PinForm, Pinning, Registry, Rewrite, Site, Source};
+pub use problem::{Problem, Problems};
 pub use trust::{IdentityCheck, Key, Trust};
 pub use url::{HostPort, RegistryUrl, Scheme, UrlError};

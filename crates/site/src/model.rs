@@ -1,7 +1,6 @@
 //! The Site as the rest of the program uses it.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use countersign_reference::{Digest, Reference, Rewriter};
 use crate::document::{
     API_VERSION, EndpointDocument, KIND, NodesDocument, ObjectKey, SiteDocument, SourceDocument, Spec,
 };
-use crate::{HostPort, RegistryUrl, Scheme, Trust, parse_duration};
+use crate::{HostPort, Problem, Problems, RegistryUrl, Scheme, Trust, parse_duration};
 
 /// `tagFreshness` where none is written.
 const DEFAULT_FRESHNESS: Duration = Duration::from_secs(10);
@@ -201,40 +200,6 @@ pub enum Source {
         /// The key in it, the usual one where absent.
         key: Option<String>,
     },
-}
-
-/// Something about one field.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The field, as `spec.registry.endpoints[0].url`.
-    pub path: String,
-    /// What is wrong, and what would be right.
-    pub message: String,
-}
-
-/// All that is wrong with a Site.
-#[derive(Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
-pub struct Problems(pub Vec<Problem>);
-
-impl fmt::Display for Problems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.0.iter().enumerate() {
-            let newline = if index == 0 { "" } else { "\n" };
-            write!(f, "{newline}{}: {}", problem.path, problem.message)?;
-        }
-        Ok(())
-    }
-}
-
-impl Problems {
-    pub(crate) fn add(&mut self, path: impl Into<String>, message: impl fmt::Display) {
-        self.0.push(Problem { path: path.into(), message: message.to_string() });
-    }
-
-    /// The value, or a note that there is none.
-    pub(crate) fn take<T, E: fmt::Display>(&mut self, path: &str, result: Result<T, E>) -> Option<T> {
-        result.map_err(|error| self.add(path, error)).ok()
-    }
 }
 
 impl Site {

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 
 use crate::document::{KeyDocument, TrustDocument};
-use crate::model::{Problems, check_source, one_of};
-use crate::{Problem, Source};
+use crate::model::{check_source, one_of};
+use crate::{Problem, Problems, Source};
 
 /// Keys by name, and what is asked of signatures besides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -17,6 +17,9 @@ use crate::route::{Kind, Route, Server};
 /// How long it is believed that an endpoint has no referrers API.
 const OFFER_HELD: Duration = Duration::from_mins(10);
 
+/// Layers of a `.sig` manifest that are looked at, readable or not.
+const MOST_LAYERS: usize = 256;
+
 /// What was found out about a digest.
 #[derive(Clone, Debug)]
 pub(crate) enum Found {
@@ -166,8 +169,15 @@ impl Search<'_> {
             }
             answer => answer?.document,
         };
-        let layers = manifest.layers().iter().filter(|layer| layer.media_type == SIMPLE_SIGNING_MEDIA_TYPE);
-        for (index, layer) in layers.enumerate() {
+        let of_signatures =
+            manifest.layers().iter().filter(|layer| layer.media_type == SIMPLE_SIGNING_MEDIA_TYPE);
+        // The rest of a long list is not kept while these are fetched.
+        let layers: Vec<Descriptor> = of_signatures.take(MOST_LAYERS + 1).cloned().collect();
+        drop(manifest);
+        for (index, layer) in layers.iter().enumerate() {
+            if index == MOST_LAYERS {
+                return Err(Error::Limit(format!("more than {MOST_LAYERS} signatures of one image")));
+            }
             let payload = match self.layer(server, layer).await {
                 Ok(payload) => payload,
                 Err(error) if error.class() == Class::Unreachable => return Err(error),

@@ -9,7 +9,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 
 /// Answers that are held at a time.
-const MOST_HELD: usize = 4096;
+const MOST_HELD: usize = 1024;
 
 /// Work that is done once for everybody who asks for it at the same time.
 ///

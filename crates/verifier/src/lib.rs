@@ -26,6 +26,7 @@ mod proofs;
 mod resolve;
 mod route;
 mod settings;
+mod verdicts;
 mod verifier;
 mod who;
 

@@ -38,7 +38,7 @@ type Key = (Digest, Digest, u64, Option<String>);
 
 struct Remembered {
     proven: Proven,
-    judged: Option<Timestamp>,
+    judged: Time,
 }
 
 /// What is verified already.
@@ -53,7 +53,7 @@ pub(crate) struct Proofs {
 /// What a question asks of signatures besides keys.
 pub(crate) struct Asked {
     pub(crate) time: Time,
-    /// Why the time is not judged, where it should be.
+    /// What should be known of the clock.
     pub(crate) remark: Option<Check>,
     pub(crate) naming: Option<Naming>,
 }
@@ -88,8 +88,8 @@ impl Proofs {
         trust
     }
 
-    /// What is asked of signatures at this moment. The times of keys are not judged by a clock that
-    /// is behind what some clock has shown: before NTP, a key of today would not be trusted yet.
+    /// What is asked of signatures at this moment. By a clock that is behind what some clock has
+    /// shown, before NTP, a key of today would not be trusted yet: that is excused, and nothing else.
     pub(crate) fn asked(&self, question: &Question, trust: &Trust, settings: &Settings) -> Asked {
         let naming = settings.identity.clone();
         let naming = naming.map(|identity| Naming::new(question.image.clone(), identity));
@@ -102,7 +102,8 @@ impl Proofs {
         {
             let detail = format!("the clock shows {now}, and {least} is past");
             let remark = Some(Check::new("", "clock", Code::ClockBehind, detail));
-            return Asked { time: Time::Unjudged, remark, naming };
+            let time = if question.any_age { Time::Told(now) } else { Time::Behind(now) };
+            return Asked { time, remark, naming };
         }
         let time = if question.any_age { Time::Told(now) } else { Time::Judged(now) };
         Asked { time, remark: None, naming }
@@ -119,9 +120,8 @@ impl Proofs {
         settings: &Settings,
     ) -> Result<Proven, Vec<Check>> {
         let key = key(question, digest, settings);
-        let moment = moment(asked.time);
         if let Some(remembered) = lock(&self.remembered).get(&key)
-            && remembered.still_holds(moment)
+            && remembered.still_holds(asked.time)
         {
             return Ok(remembered.proven.clone());
         }
@@ -160,19 +160,25 @@ impl Proofs {
         if remembered.len() >= MOST_REMEMBERED {
             remembered.clear();
         }
-        let judged = moment(asked.time);
-        remembered.insert(key(question, digest, settings), Remembered { proven: proven.clone(), judged });
+        let remember = Remembered { proven: proven.clone(), judged: asked.time };
+        remembered.insert(key(question, digest, settings), remember);
     }
 }
 
 impl Remembered {
     /// Whether judging anew would come to the same, with the same remarks.
-    fn still_holds(&self, now: Option<Timestamp>) -> bool {
+    fn still_holds(&self, now: Time) -> bool {
         let period = self.proven.proof.get().period;
         if period == Period::default() {
             return true;
         }
-        let (Some(now), Some(judged)) = (now, self.judged) else { return now == self.judged };
+        // What a clock that is behind has excused is not excused any more when it is set.
+        if matches!(now, Time::Behind(_)) != matches!(self.judged, Time::Behind(_)) {
+            return false;
+        }
+        let (Some(now), Some(judged)) = (now.moment(), self.judged.moment()) else {
+            return now == self.judged;
+        };
         let told =
             |moment: Timestamp| period.until.is_some_and(|until| until.duration_since(moment) <= TOLD_AHEAD);
         period.has(now) && period.has(judged) && told(now) == told(judged)
@@ -185,17 +191,10 @@ pub(crate) fn remarks(checks: &[Check], asked: &Asked) -> Vec<Check> {
     checks.iter().filter(worth).chain(&asked.remark).cloned().collect()
 }
 
-fn moment(time: Time) -> Option<Timestamp> {
-    match time {
-        Time::Unjudged => None,
-        Time::Judged(moment) | Time::Told(moment) => Some(moment),
-    }
-}
-
 fn key(question: &Question, digest: &Digest, settings: &Settings) -> Key {
     let name = settings.identity.is_some().then(|| {
         let image = &question.image;
-        format!("{}/{}:{}", image.host(), image.path(), image.tag().unwrap_or_default())
+        format!("{}/{}:{}", image.host(), image.path(), image.effective_tag().unwrap_or_default())
     });
     (digest.clone(), question.attestors.id().clone(), settings.trust_generation, name)
 }

@@ -9,6 +9,9 @@ use countersign_verdict::{Check, Code, Outcome};
 
 use crate::route::Route;
 
+/// Manifests that an index may list: answers are held for a while, many at a time.
+const MOST_LISTED: usize = 256;
+
 /// What the endpoints say about an image, in their order.
 #[derive(Clone, Debug)]
 pub(crate) enum Resolved {
@@ -60,6 +63,16 @@ pub(crate) async fn resolve(route: &Route, image: &Reference, compare: bool) -> 
     }
     if let Some((manifest, at)) = found {
         let Manifest { document, bytes, digest, .. } = manifest;
+        if document.children().len() > MOST_LISTED {
+            let detail = format!("the index lists more than {MOST_LISTED} manifests");
+            checks.push(Check::new(
+                route.endpoints[at].endpoint.url(),
+                "manifest",
+                Code::LimitReached,
+                detail,
+            ));
+            return Resolved::Failed { outcome: Outcome::Refused, checks };
+        }
         let index = Index::of(&document, digest.clone(), bytes).map(Arc::new);
         return Resolved::Found { digest, at, index, checks };
     }
@@ -84,7 +97,9 @@ pub(crate) fn failed(at: &str, artifact: &str, error: &Error) -> Check {
         Error::Absent => Code::NotPresent,
         Error::Denied(_) => Code::Unauthorized,
         Error::Tls(_) => Code::TlsFailed,
-        Error::HeldOff => Code::HeldOff,
+        // What is to be done about a certificate is no matter of seconds.
+        Error::HeldOff(why) if matches!(**why, Error::Tls(_)) => Code::TlsFailed,
+        Error::HeldOff(_) => Code::HeldOff,
         Error::Timeout => Code::Deadline,
         Error::Mismatch { .. } => Code::ContentMismatch,
         Error::Malformed(_) => Code::Malformed,

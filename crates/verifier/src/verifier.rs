@@ -1,7 +1,8 @@
 //! The verifier.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use countersign_clock::Clock;
@@ -9,7 +10,7 @@ use countersign_evidence::{Index, Origin, Store, TagRecord};
 use countersign_reference::{Digest, Reference};
 use countersign_registry::{Budget, Health};
 use countersign_signature::{Trust, TrustError};
-use countersign_verdict::{Check, Code, Outcome, Proof, Question, Verdict};
+use countersign_verdict::{Check, Code, Outcome, Question, Verdict};
 use tokio::time::Instant;
 
 use crate::find::{Found, find};
@@ -17,16 +18,21 @@ use crate::flight::Flights;
 use crate::proofs::{Asked, Proofs, Proven, remarks};
 use crate::resolve::{Resolved, resolve};
 use crate::route::{Route, Routes, Rules, SetupError, SourceLoader, Who};
+use crate::verdicts::{failed, internal, refused_trust, too_long, verified};
 use crate::{Settings, who};
 
 /// How long a definite negative answer is held.
 pub const HELD_NEGATIVE: Duration = Duration::from_secs(10);
+
+/// Digests of which is remembered whether they are indexes.
+const MOST_SHAPES: usize = 1024;
 
 /// What a flight for signatures is about. Signatures live in repositories: the same digest may
 /// be unsigned in another one, so a negative answer is only for this one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct SearchKey {
     image: Reference,
+    tag: Option<String>,
     signatures: Option<Reference>,
     digest: Digest,
     attestors: Digest,
@@ -62,7 +68,6 @@ struct Inquiry<'a> {
     /// In whose name endpoints are asked.
     who: Option<Digest>,
     purpose: Purpose,
-    budget: Arc<Budget>,
 }
 
 /// Answers questions about images.
@@ -75,6 +80,8 @@ pub struct Verifier {
     /// By the host as written, since rules are found by it.
     tags: Flights<(Reference, Option<Digest>), Resolved>,
     searches: Flights<SearchKey, Found>,
+    /// Which digests are of indexes, as far as endpoints have been asked.
+    shapes: Mutex<HashMap<Digest, Option<Arc<Index>>>>,
 }
 
 impl Verifier {
@@ -95,6 +102,7 @@ impl Verifier {
             clock,
             tags: Flights::default(),
             searches: Flights::default(),
+            shapes: Mutex::default(),
         })
     }
 
@@ -159,6 +167,9 @@ impl Verifier {
             return Some(verdict);
         }
         if let Ok(proven) = self.known(question, &digest, &trust, &asked) {
+            if at.is_none() && !self.has_shape(&digest) {
+                return None;
+            }
             return Some(verified(question, &digest, &proven, self.endpoint_name(question, at), Vec::new()));
         }
         // The index of its tag may list a digest that is not signed itself.
@@ -200,12 +211,14 @@ impl Verifier {
             Ok(terms) => terms,
             Err(error) => return refused_trust(question, &error),
         };
+        let mut known = None;
         if let Some(digest) = question.image.digest() {
             if let Some(verdict) = self.revoked(question, digest, None) {
                 return verdict;
             }
-            if let Ok(proven) = self.known(question, digest, &trust, &asked) {
-                return verified(question, digest, &proven, None, Vec::new());
+            known = self.known(question, digest, &trust, &asked).ok().map(|proven| (digest, proven));
+            if let Some((digest, proven)) = known.as_ref().filter(|(digest, _)| self.has_shape(digest)) {
+                return verified(question, digest, proven, None, Vec::new());
             }
         }
         let refused = |code, detail| Verdict::because(question.image.clone(), Outcome::Refused, code, detail);
@@ -217,13 +230,16 @@ impl Verifier {
             }
             Err(error) => return refused(Code::Malformed, error.to_string()),
         };
-        let budget = Budget::new(self.settings.registry_limits);
-        let mut inquiry = Inquiry { question, trust, asked, route, who: None, purpose, budget };
+        let mut inquiry = Inquiry { question, trust, asked, route, who: None, purpose };
+        if let Some((digest, proven)) = known {
+            return self.unless_it_lists_revoked(&inquiry, digest, &proven).await;
+        }
         let verdict = self.inquire(&inquiry, answered).await;
-        if verdict.outcome != Outcome::Forbidden {
+        let denied = |check: &Check| check.code == Code::Unauthorized;
+        if verdict.proof().is_some() || !verdict.checks.iter().any(denied) {
             return verdict;
         }
-        // The endpoint lets nobody look, and the node comes with something.
+        // An endpoint lets nobody look, and the node comes with something.
         match self.on_behalf(question).await {
             Ok(None) => verdict,
             Ok(Some((who, route))) => {
@@ -236,6 +252,37 @@ impl Verifier {
                 verdict.checks.insert(0, check);
                 verdict
             }
+        }
+    }
+
+    /// Whether it is known what a digest lists, where that counts.
+    fn has_shape(&self, digest: &Digest) -> bool {
+        self.settings.revoked.is_empty()
+            || self.store.index(digest).is_some()
+            || lock(&self.shapes).contains_key(digest)
+    }
+
+    /// What is proven and may be an index: it is looked at once, for what it lists. Where nobody has
+    /// it to show, the proof stands.
+    async fn unless_it_lists_revoked(
+        self: &Arc<Self>,
+        inquiry: &Inquiry<'_>,
+        digest: &Digest,
+        proven: &Proven,
+    ) -> Verdict {
+        let question = inquiry.question;
+        match self.resolved(inquiry, &question.image).await {
+            Resolved::Found { index, checks, .. } => {
+                if let Some(verdict) = self.revoked(question, digest, index.as_deref()) {
+                    return verdict;
+                }
+                let small = index.as_ref().filter(|index| index.is_small());
+                if inquiry.purpose == Purpose::Decision && proven.index.is_none() && small.is_some() {
+                    self.store.keep(&proven.proof, small);
+                }
+                verified(question, digest, proven, None, checks)
+            }
+            Resolved::Failed { checks, .. } => verified(question, digest, proven, None, checks),
         }
     }
 
@@ -392,7 +439,8 @@ impl Verifier {
         let (trust, settings, wanted) =
             (Arc::clone(&inquiry.trust), Arc::clone(&self.settings), digest.clone());
         let asked = self.proofs.asked(question, &trust, &settings);
-        let budget = Arc::clone(&inquiry.budget);
+        // A flight's own, as others may wait for it who have asked for less until now.
+        let budget = Budget::new(settings.registry_limits);
         let work = Box::pin(async move {
             let terms = asked.terms(&settings);
             let search = find(&route, serving, &repository, &wanted, &trust, terms, now);
@@ -428,7 +476,8 @@ impl Verifier {
     async fn resolved(&self, inquiry: &Inquiry<'_>, image: &Reference) -> Resolved {
         let (now, freshness) = (self.clock.monotonic(), self.settings.tag_freshness);
         let (route, compare) = (Arc::clone(&inquiry.route), self.settings.compare_endpoints);
-        let (budget, most, wanted) = (Arc::clone(&inquiry.budget), self.settings.image_time, image.clone());
+        let budget = Budget::new(self.settings.registry_limits);
+        let (most, wanted) = (self.settings.image_time, image.clone());
         let work = Box::pin(async move {
             let over = || Resolved::Failed { outcome: Outcome::Undecided, checks: vec![too_long(most)] };
             let resolve = budget.within(resolve(&route, &wanted, compare));
@@ -444,10 +493,20 @@ impl Verifier {
             Resolved::Failed { .. } => None,
         };
         let found = self.tags.run((image.clone(), inquiry.who.clone()), now, work, hold).await;
-        found.unwrap_or_else(|| Resolved::Failed {
+        let found = found.unwrap_or_else(|| Resolved::Failed {
             outcome: Outcome::Refused,
             checks: internal(inquiry.question).checks,
-        })
+        });
+        if let Resolved::Found { digest, index, .. } = &found
+            && !self.settings.revoked.is_empty()
+        {
+            let mut shapes = lock(&self.shapes);
+            if shapes.len() >= MOST_SHAPES {
+                shapes.clear();
+            }
+            shapes.insert(digest.clone(), index.clone());
+        }
+        found
     }
 
     /// During an outage: the digest last verified for this very name and tag, if it is not too
@@ -458,8 +517,13 @@ impl Verifier {
         let Ok((trust, asked)) = self.terms(question) else { return undecided(checks) };
         if let Some(digest) = question.image.digest() {
             // That nothing of it counts is worth a word: a key may have gone, or its time be over.
-            checks.extend(self.known(question, digest, &trust, &asked).err().into_iter().flatten());
-            return undecided(checks);
+            return match self.known(question, digest, &trust, &asked) {
+                Ok(proven) => verified(question, digest, &proven, None, checks),
+                Err(more) => {
+                    checks.extend(more);
+                    undecided(checks)
+                }
+            };
         }
         let Some(record) = self.store.tag(&question.image, now) else { return undecided(checks) };
         let age = Duration::try_from(now.duration_since(record.confirmed)).unwrap_or_default();
@@ -496,7 +560,8 @@ impl Verifier {
         if self.settings.revoked.is_empty() {
             return None;
         }
-        let known = if index.is_none() { self.store.index(digest) } else { None };
+        let shape = || lock(&self.shapes).get(digest).cloned().flatten();
+        let known = if index.is_none() { self.store.index(digest).or_else(shape) } else { None };
         let lists = index.or(known.as_deref()).map(|index| index.lists.as_slice()).unwrap_or_default();
         let revoked =
             std::iter::once(digest).chain(lists).find(|digest| self.settings.revoked.contains(digest))?;
@@ -510,11 +575,11 @@ impl Verifier {
     }
 
     fn search_key(&self, question: &Question, digest: &Digest, who: Option<Digest>) -> SearchKey {
-        let image = question.image.clone().without_digest();
         // Tags say something of a signature only where names do.
-        let image = if self.settings.identity.is_some() { image } else { image.without_tag() };
+        let tag = question.image.effective_tag().filter(|_| self.settings.identity.is_some());
         SearchKey {
-            image,
+            image: question.image.clone().without_digest().without_tag(),
+            tag: tag.map(str::to_owned),
             signatures: question.repository.as_ref().map(|repository| repository.reference().clone()),
             digest: digest.clone(),
             attestors: question.attestors.id().clone(),
@@ -530,48 +595,6 @@ impl Verifier {
     }
 }
 
-fn failed(question: &Question, outcome: Outcome, checks: Vec<Check>) -> Verdict {
-    let digest = question.image.digest().cloned();
-    Verdict { image: question.image.clone(), outcome, digest, endpoint: None, checks }
-}
-
-fn refused_trust(question: &Question, error: &TrustError) -> Verdict {
-    let code = if *error == TrustError::NoKeys { Code::NoKeys } else { Code::Malformed };
-    Verdict::because(question.image.clone(), Outcome::Refused, code, error.to_string())
-}
-
-fn too_long(most: Duration) -> Check {
-    Check::new("", "", Code::Deadline, format!("no end within {} s", most.as_secs()))
-}
-
-fn internal(question: &Question) -> Verdict {
-    let why = "verification failed unexpectedly";
-    Verdict::because(question.image.clone(), Outcome::Refused, Code::Internal, why)
-}
-
-fn verified(
-    question: &Question,
-    digest: &Digest,
-    proven: &Proven,
-    endpoint: Option<String>,
-    mut checks: Vec<Check>,
-) -> Verdict {
-    let signatures = proven.proof.get();
-    checks.extend(proven.remarks.iter().cloned());
-    let proof = Proof {
-        digest: digest.clone(),
-        keys: signatures.keys.clone(),
-        format: signatures.format,
-        source: signatures.source.clone(),
-        name: signatures.name.clone(),
-        index: proven.index.clone(),
-        stale_since: None,
-    };
-    Verdict {
-        image: question.image.clone(),
-        digest: Some(digest.clone()),
-        outcome: Outcome::Verified(proof),
-        endpoint,
-        checks,
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

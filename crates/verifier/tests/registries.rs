@@ -36,9 +36,11 @@ async fn an_endpoint_is_dialled_at_its_address_and_has_to_be_who_its_ca_says() {
         (authority.pem().to_owned(), format!("https://other.local:{}", registry.port)),
     ] {
         let wrong = verifier(&[endpoint("a", &url, &ca)], Settings::default(), Arc::new(Memory::default()));
-        let verdict = ask(&wrong, &attestors, "registry.local/a/b:1").await;
-        assert_eq!(verdict.outcome, Outcome::Undecided, "no violation: nothing is known of the image");
-        assert_eq!(codes(&verdict), [Code::TlsFailed], "{verdict:#?}");
+        for _ in 0..2 {
+            let verdict = ask(&wrong, &attestors, "registry.local/a/b:1").await;
+            assert_eq!(verdict.outcome, Outcome::Undecided, "no violation: nothing is known of the image");
+            assert_eq!(codes(&verdict), [Code::TlsFailed], "held off as well: {verdict:#?}");
+        }
     }
 }
 

@@ -15,8 +15,8 @@ use countersign_evidence::{Memory, Store};
 use countersign_https::Authority;
 use countersign_reference::{Digest, Reference, Rewriter};
 use countersign_sample::{SampleRegistry, Shape};
-use countersign_signature::Identity;
 use countersign_signature::sign::Signer;
+use countersign_signature::{Identity, Judge, Limits as SignatureLimits, Located, Terms, Trust};
 use countersign_verdict::{
     Attestor, AttestorSet, Attestors, Code, KeyAttestor, Outcome, Period, Question, Verdict,
 };
@@ -124,11 +124,35 @@ async fn t_18_what_is_revoked_or_over_is_not_verified() {
         ask(&of(&[&index.digest]), &attestors, &format!("registry.local/a/c:1@{}", child.digest)).await;
     assert_eq!(verdict.outcome, Outcome::Refused, "{verdict:#?}");
 
+    // An index of which only the proof is kept is looked at once for what it lists.
+    let bare: Arc<dyn Store> = Arc::new(Memory::default());
+    let pinned = format!("registry.local/a/c@{}", index.digest);
+    let small = verifier(&endpoints, never_fresh(), Arc::clone(&store));
+    let question = Question::new(Reference::parse(&pinned).unwrap(), attestors.clone());
+    let trust = Trust::new(&attestors).unwrap();
+    for material in store.signatures(&index.digest) {
+        let located = Located { at: String::new(), artifact: String::new(), material };
+        let mut judge = Judge::new(&trust, &index.digest, Terms::within(SignatureLimits::DEFAULT));
+        bare.keep(&judge.add(&located).unwrap(), None);
+    }
+    assert!(small.at_hand(&question).is_some(), "with nothing revoked nobody is asked");
+    let revoked = [child.digest.clone()].into();
+    let after = verifier(&endpoints, Settings { revoked, ..never_fresh() }, Arc::clone(&bare));
+    assert!(after.at_hand(&question).is_none());
+    assert_eq!(ask(&after, &attestors, &pinned).await.outcome, Outcome::Refused);
+    assert_eq!(after.at_hand(&question).map(|verdict| verdict.outcome), Some(Outcome::Refused));
+
     // A key whose time is over.
     let over = timed(&signer, None, Some("2026-11-30T00:00:00Z"));
     let verdict = ask(&before, &over, "registry.local/a/b:1").await;
     assert_eq!(verdict.outcome, Outcome::Rejected);
     assert!(codes(&verdict).contains(&Code::KeyExpired), "{verdict:#?}");
+
+    // Where nobody has the index to show, its proof stands.
+    drop(registry);
+    let revoked = [child.digest.clone()].into();
+    let after = verifier(&endpoints, Settings { revoked, ..never_fresh() }, bare);
+    assert!(ask(&after, &attestors, &pinned).await.proof().is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -168,7 +192,7 @@ async fn a_key_ends_while_its_proofs_are_remembered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_is_behind_judges_no_key() {
+async fn a_clock_that_is_behind_excuses_keys_of_today() {
     let ((registry, endpoints), (signer, _)) = (registry().await, signer());
     registry.push_signed("a/b:1", "b", &signer, Shape::Bundle).unwrap();
     let attestors = timed(&signer, Some("2026-12-01T00:00:00Z"), Some("2028-01-01T00:00:00Z"));
@@ -188,6 +212,10 @@ async fn a_clock_that_is_behind_judges_no_key() {
     );
     let verdict = ask(&at("2026-11-28T00:00:00Z", &store), &attestors, "registry.local/a/b:1").await;
     assert!(verdict.proof().is_some() && codes(&verdict).contains(&Code::ClockBehind), "{verdict:#?}");
+    // What is over by it is over.
+    let over = timed(&signer, None, Some("1969-01-01T00:00:00Z"));
+    let verdict = ask(&at("1970-01-01T00:00:00Z", &store), &over, "registry.local/a/b:1").await;
+    assert!(codes(&verdict).contains(&Code::KeyExpired) && verdict.proof().is_none(), "{verdict:#?}");
     // And behind nothing it is believed.
     let verdict = ask(&at("2026-11-28T00:00:00Z", &memory()), &attestors, "registry.local/a/b:1").await;
     assert!(codes(&verdict).contains(&Code::KeyNotYet), "{verdict:#?}");

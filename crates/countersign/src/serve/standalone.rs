@@ -1,11 +1,12 @@
 //! A webhook that goes by files: changes to the Site, to what it names and to policies act within
 //! seconds, and what is not good changes nothing.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use countersign_admission::{Limits, Service};
 use countersign_evidence::Store;
 use countersign_https::Body;
@@ -45,6 +46,8 @@ struct Made {
     site: Arc<Site>,
     load: Arc<SourceLoader>,
     verifier: Arc<Verifier>,
+    /// Where each policy stands, and whether something of it is refused.
+    policies: BTreeMap<String, (PathBuf, bool)>,
 }
 
 impl Standalone {
@@ -55,7 +58,7 @@ impl Standalone {
         let current = RwLock::new(webhook);
         let (site, policies) = (site.to_owned(), policies.to_owned());
         let this = Arc::new(Self { site, policies, store, current });
-        Ok((Arc::clone(&this), Follow { this, made }))
+        Ok((Arc::clone(&this), Follow { this, made: Arc::new(made) }))
     }
 
     /// Answers as the webhook of this moment does.
@@ -68,7 +71,7 @@ impl Standalone {
 /// Follows the files.
 pub(crate) struct Follow {
     this: Arc<Standalone>,
-    made: Made,
+    made: Arc<Made>,
 }
 
 impl Follow {
@@ -78,17 +81,23 @@ impl Follow {
         let (mut before, mut refused) = (made.said.clone(), None);
         loop {
             tokio::time::sleep(LOOK).await;
-            let said = Said::read(&this.site, &this.policies);
+            let reader = Arc::clone(&this);
+            let read = move || Said::read(&reader.site, &reader.policies);
+            let Ok(said) = tokio::task::spawn_blocking(read).await else { continue };
             let settled = said == before;
             before = said.clone();
             if !settled || said == made.said || refused.as_ref() == Some(&said) {
                 continue;
             }
-            match make(&this.site, &this.policies, &this.store, said.clone(), Some(&made)) {
+            // Beside those who answer; what panics is no good file either.
+            let (maker, was, new) = (Arc::clone(&this), Arc::clone(&made), said.clone());
+            let making = move || make(&maker.site, &maker.policies, &maker.store, new, Some(&was));
+            let new = tokio::task::spawn_blocking(making).await;
+            match new.map_err(anyhow::Error::from).and_then(|new| new) {
                 Ok((webhook, new)) => {
                     tracing::info!("changed files are in force");
                     *this.current.write().unwrap_or_else(PoisonError::into_inner) = webhook;
-                    (made, refused) = (new, None);
+                    (made, refused) = (Arc::new(new), None);
                 }
                 Err(error) => {
                     let error = format!("{error:#}");
@@ -140,7 +149,35 @@ fn make(
     };
     let policies = policies::in_directory(policies_path, &policies::keys(&site, &*load)?)
         .with_context(|| policies_path.display().to_string())?;
-    let engine = Engine::new(policies, Arc::clone(&site));
+    let stand: BTreeMap<_, _> = policies
+        .iter()
+        .map(|(file, policy)| (policy.name.clone(), (file.clone(), !policy.refusals.is_empty())))
+        .collect();
+    if let Some(before) = before {
+        nothing_is_lost(&before.policies, &stand)?;
+    }
+    let engine = Engine::new(policies.into_iter().map(|(_, policy)| policy).collect(), Arc::clone(&site));
     let webhook = Service::new(engine, Arc::clone(&verifier), Limits::DEFAULT);
-    Ok((webhook, Made { said, site, load, verifier }))
+    Ok((webhook, Made { said, site, load, verifier, policies: stand }))
+}
+
+/// A policy goes with its file, and what was good of it stays good: a file that was cut short or
+/// that says something else now by mistake takes none away.
+fn nothing_is_lost(
+    before: &BTreeMap<String, (PathBuf, bool)>,
+    now: &BTreeMap<String, (PathBuf, bool)>,
+) -> Result<()> {
+    for (name, (file, was_refused)) in before {
+        match now.get(name) {
+            None if file.exists() => bail!(
+                "{}: policy `{name}` is not in it any more: remove the file, or move the policy to another, if that is meant",
+                file.display()
+            ),
+            Some((file, true)) if !was_refused => {
+                bail!("{}: something of policy `{name}` is refused now, and was not before", file.display())
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }

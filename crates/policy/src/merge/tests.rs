@@ -258,6 +258,13 @@ fn kinds_and_limits() {
         json!({ "containers": [{ "name": "a", "image": "x" }] }),
         "/spec/containers/0/image: the patch has string where the object has map[string]interface {}",
     );
+    for element in [json!({ "image": "x" }), json!("a"), json!({ "$patch": "delete", "x": 1 })] {
+        fails(
+            json!({ "containers": [{ "name": "a" }] }),
+            json!({ "containers": [element] }),
+            "/spec/containers: an element of this list needs `name`",
+        );
+    }
     let deep = (0..MAX_MERGE_DEPTH).fold(json!(1), |value, _| json!({ "a": value }));
     fails(json!({}), deep, "the patch is beyond its limits: nested too deep");
     let many: Vec<Value> = (0..2_000).map(|n| json!({ "name": n.to_string() })).collect();
