@@ -3,7 +3,6 @@
 use countersign_jmespath::{Error, Expression};
 use serde_json::{Value, json};
 
-use crate::FUNCTIONS;
 use crate::engine::{Fact, Facts, Want};
 use crate::fields::{Fields, Notes};
 use crate::names::Names;
@@ -67,7 +66,7 @@ impl Entry {
             let expression = variable.text("jmesPath", notes).map(|text| {
                 // It speaks of the value, where there is one.
                 let text = if value.is_some() { format!("{VALUE} | ({text})") } else { text.to_owned() };
-                Expression::parse(&text, FUNCTIONS)
+                crate::expression(&text)
             });
             let expression = expression.transpose().unwrap_or_else(|error| {
                 notes.refuse(&format!("{path}.jmesPath"), error.to_string());

@@ -4,7 +4,6 @@ use countersign_jmespath::{Error, Expression};
 use countersign_podsecurity::{self as podsecurity, Exclusion, Parsed, Place, PodSecurity, Problem};
 use serde_json::Value;
 
-use crate::FUNCTIONS;
 use crate::action::Action;
 use crate::conditions::Conditions;
 use crate::context::Entry;
@@ -261,7 +260,7 @@ fn read_loops(list: &[Value], path: &str, depth: usize, notes: &mut Notes) -> Ve
 /// The expression of a loop's list.
 pub(crate) fn read_list(fields: &mut Fields<'_>, path: &str, notes: &mut Notes) -> Option<Expression> {
     let text = fields.text("list", notes).unwrap_or_default();
-    let list = Expression::parse(text, FUNCTIONS);
+    let list = crate::expression(text);
     list.map_err(|error| notes.refuse(&format!("{path}.list"), error.to_string())).ok()
 }
 
