@@ -18,6 +18,11 @@ use crate::connect::Connector;
 use crate::credentials::Credentials;
 use crate::exchange::{Exchange, Health, Limits, Pieces, Timing, resolve};
 
+/// Bytes from which on a document is large.
+const LARGE: usize = 64 << 10;
+/// Whose turn it is to read a large one.
+static TURN: Semaphore = Semaphore::const_new(1);
+
 /// What an endpoint is made with.
 #[derive(Clone, Debug)]
 pub struct EndpointSettings {
@@ -171,10 +176,13 @@ impl Endpoint {
     async fn manifest(&self, repository: &str, reference: &str) -> Result<Manifest, Error> {
         let url = self.at(repository, &format!("manifests/{reference}"));
         let answer = self.exchange.get(&url, repository, ACCEPT, self.limits.manifest_bytes).await?;
-        let media_type = content_type(&answer.headers);
-        let document = Document::parse(&answer.body, &media_type)
-            .map_err(|error| Error::Malformed(error.to_string()))?;
-        Ok(Manifest { document, digest: Digest::sha256_of(&answer.body), bytes: answer.body, media_type })
+        read(answer.body, move |bytes| {
+            let media_type = content_type(&answer.headers);
+            let document =
+                Document::parse(&bytes, &media_type).map_err(|error| Error::Malformed(error.to_string()))?;
+            Ok(Manifest { document, digest: Digest::sha256_of(&bytes), bytes, media_type })
+        })
+        .await
     }
 
     /// The blob with this digest, of at most this many bytes.
@@ -216,7 +224,7 @@ impl Endpoint {
                     Err(Error::Malformed("a page of referrers that is not an index".to_owned()))
                 };
             }
-            found.extend(self.entries(&answer.body)?);
+            found.extend(self.entries(answer.body).await?);
             if found.len() > self.limits.referrers {
                 return Err(Error::Limit(format!("more than {} referrers", self.limits.referrers)));
             }
@@ -235,7 +243,7 @@ impl Endpoint {
     ) -> Result<Vec<(Digest, String)>, Error> {
         match self.manifest(repository, &digest.referrers_tag()).await {
             Ok(manifest) if manifest.media_type == INDEX => {
-                let found = self.entries(&manifest.bytes)?;
+                let found = self.entries(manifest.bytes).await?;
                 if found.len() > self.limits.referrers {
                     return Err(Error::Limit(format!("more than {} referrers", self.limits.referrers)));
                 }
@@ -246,16 +254,44 @@ impl Endpoint {
         }
     }
 
-    fn entries(&self, index: &[u8]) -> Result<Vec<(Digest, String)>, Error> {
-        let index: Index = serde_json::from_slice(index)
-            .map_err(|error| Error::Malformed(format!("a list of referrers from {}: {error}", self.url)))?;
-        let entries = index.manifests.into_iter();
-        Ok(entries.map(|entry| (entry.digest, entry.artifact_type.unwrap_or_default())).collect())
+    async fn entries(&self, index: Bytes) -> Result<Vec<(Digest, String)>, Error> {
+        let url = self.url.clone();
+        read(index, move |index| {
+            let index: Index = serde_json::from_slice(&index)
+                .map_err(|error| Error::Malformed(format!("a list of referrers from {url}: {error}")))?;
+            let entries = index.manifests.into_iter();
+            Ok(entries.map(|entry| (entry.digest, entry.artifact_type.unwrap_or_default())).collect())
+        })
+        .await
     }
 
     pub(crate) fn at(&self, repository: &str, rest: &str) -> String {
         let namespace = self.namespace.as_ref().map(|host| format!("?ns={host}")).unwrap_or_default();
         format!("{}{}/{repository}/{rest}{namespace}", self.url, self.root)
+    }
+}
+
+/// Reads a document; a large one off the threads that answer others.
+///
+/// Megabytes of layers take 50 ms, in which such a thread would do nothing else, and several times
+/// their size in memory: one is read at a time.
+async fn read<T: Send + 'static>(
+    bytes: Bytes,
+    read: impl FnOnce(Bytes) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    if bytes.len() < LARGE {
+        return read(bytes);
+    }
+    let turn = TURN.acquire().await;
+    let reading = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        read(bytes)
+    });
+    match reading.await.map_err(tokio::task::JoinError::try_into_panic) {
+        Ok(read) => read,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // Nobody answers any more.
+        Err(Err(_)) => Err(Error::Timeout),
     }
 }
 
@@ -283,4 +319,18 @@ fn next_page(headers: &HeaderMap) -> Option<String> {
         let next = parameters.split(';').any(|p| p.trim().replace('"', "").eq_ignore_ascii_case("rel=next"));
         next.then(|| target.to_owned())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_large_is_read_off_the_threads_that_answer_others() {
+        let here = std::thread::current().id();
+        for (size, same) in [(LARGE - 1, true), (LARGE, false)] {
+            let thread = read(vec![b' '; size].into(), |_| Ok(std::thread::current().id())).await;
+            assert_eq!(thread == Ok(here), same, "{size} bytes");
+        }
+    }
 }
