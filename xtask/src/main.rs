@@ -89,7 +89,7 @@ fn bench(names: &[&str]) -> Result<()> {
         bail!("there is no benchmark `{unknown}`: it is {STEPS}, {}", BENCHES.join(", "));
     }
     let wanted = |name: &&str| names.is_empty() || names.contains(name);
-    if WITH_TOOLS.iter().any(|name| wanted(&name)) {
+    if WITH_TOOLS.iter().any(wanted) {
         tools::build_all()?;
     }
     run(cargo().args(["build", "--release", "--package", "countersign", "--package", "countersign-bench"]))?;
