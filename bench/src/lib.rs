@@ -1,11 +1,16 @@
-//! What the load generator and the null handler share.
+//! What the load generators and the null handler share.
 //!
 //! ```text
-//! load ──TLS, keep-alive──► countersign serve ──TLS──► a registry in load's own process
-//!   └────TLS, keep-alive──► null              (the same accept loop; parses, admits)
+//! load, cold, poisoned ──TLS, keep-alive──► countersign serve ──TLS──► a registry in their own process
+//!   │   └────────────────TLS, keep-alive──► null       (the same accept loop; parses, admits)
+//!   └─ fetch ──TLS, keep-alive──► the same registry    (what the verifier asked for, by a plain client)
 //! ```
 
 pub mod client;
+pub mod dead;
+pub mod fetch;
+pub mod post;
 pub mod review;
 pub mod server;
+pub mod site;
 pub mod statistics;

@@ -12,9 +12,17 @@ impl Times {
         Self(times)
     }
 
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.0.len()
+    /// How many a second, if all of them were within this time.
+    #[expect(clippy::cast_precision_loss, reason = "counts of a benchmark are far below 2^52")]
+    pub fn rate(&self, within: Duration) -> f64 {
+        self.0.len() as f64 / within.as_secs_f64()
+    }
+
+    /// These and those.
+    #[must_use]
+    pub fn and(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        Self::of(self.0)
     }
 
     /// The time that this share (per mille) of all are not above, in milliseconds.
@@ -35,5 +43,8 @@ mod tests {
         assert!((times.percentile(990) - 991.0).abs() < 1e-9);
         assert!((times.percentile(1000) - 1000.0).abs() < 1e-9);
         assert!(Times::of(vec![]).percentile(500).is_nan());
+        assert!((times.rate(Duration::from_secs(2)) - 500.0).abs() < 1e-9);
+        let more = times.and(Times::of(vec![Duration::ZERO]));
+        assert!((more.percentile(0)).abs() < 1e-9 && (more.percentile(1000) - 1000.0).abs() < 1e-9);
     }
 }

@@ -25,7 +25,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   gen     write what is generated from published definitions; --check: is it what is checked in?
   fuzz    coverage-guided fuzzing (see fuzz/README.md) [--seconds N] [TARGET…]; 60 s for each target
   image   the program's own image as an OCI image layout [DIRECTORY]; --check: two builds, one digest
-  bench   benchmarks (see BENCHMARKS.md)
+  bench   benchmarks (see BENCHMARKS.md) [NAME…]: all, or decision, load, cold, poisoned, …
   ci      lint and test";
 
 #[expect(clippy::print_stderr, reason = "this is a command line")]
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         ["image"] => image::build(&root().join(image::DIRECTORY)),
         ["image", "--check"] => image::check(&root().join(image::DIRECTORY)),
         ["image", to] => image::build(Path::new(to)),
-        ["bench"] => bench(),
+        ["bench", names @ ..] => bench(names),
         ["ci"] => lint().and_then(|()| test(&[])),
         _ => {
             eprintln!("{USAGE}");
@@ -86,12 +86,26 @@ fn lint() -> Result<()> {
         .env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-fn bench() -> Result<()> {
-    // The real registry stands beside our own.
-    tools::build_all()?;
+/// Programs of the benchmarks; what the later ones stand beside is a tool.
+const BENCHES: &[&str] = &["load", "cold", "poisoned", "registries", "bundles", "evidence"];
+const WITH_TOOLS: &[&str] = &["registries", "bundles", "evidence"];
+/// The benchmark of single steps.
+const STEPS: &str = "decision";
+
+/// These benchmarks, or all of them.
+fn bench(names: &[&str]) -> Result<()> {
+    if let Some(unknown) = names.iter().find(|name| **name != STEPS && !BENCHES.contains(name)) {
+        bail!("there is no benchmark `{unknown}`: it is {STEPS}, {}", BENCHES.join(", "));
+    }
+    let wanted = |name: &&str| names.is_empty() || names.contains(name);
+    if WITH_TOOLS.iter().any(wanted) {
+        tools::build_all()?;
+    }
     run(cargo().args(["build", "--release", "--package", "countersign", "--package", "countersign-bench"]))?;
-    run(cargo().args(["bench", "--package", "countersign-bench", "--bench", "decision"]))?;
-    for program in ["load", "registries", "bundles", "evidence"] {
+    if wanted(&STEPS) {
+        run(cargo().args(["bench", "--package", "countersign-bench", "--bench", STEPS]))?;
+    }
+    for program in BENCHES.iter().copied().filter(wanted) {
         let mut command = cargo();
         command.args(["run", "--release", "--package", "countersign-bench", "--bin", program]);
         run(command.env("COUNTERSIGN_TOOLS", tools::directory()))?;

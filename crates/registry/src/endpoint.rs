@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use crate::connect::Connector;
 use crate::credentials::Credentials;
-use crate::exchange::{Exchange, Pieces, resolve};
+use crate::exchange::{Answer, Exchange, Pieces, resolve};
 use crate::list::List;
 use crate::{Error, Health, Limits, Timing};
 
@@ -172,12 +172,16 @@ impl Endpoint {
     async fn manifest(&self, repository: &str, reference: &str) -> Result<Manifest, Error> {
         let url = self.at(repository, &format!("manifests/{reference}"));
         let answer = self.exchange.get(&url, repository, ACCEPT, self.limits.manifest_bytes).await?;
-        let media_type = content_type(&answer.headers);
-        let document = Document::parse(&answer.body, &media_type).map_err(|error| match error {
-            DocumentError::TooMany => Error::Limit(error.to_string()),
-            _ => Error::Malformed(error.to_string()),
-        })?;
-        Ok(Manifest { document, digest: Digest::sha256_of(&answer.body), bytes: answer.body, media_type })
+        read(answer, move |answer| {
+            let media_type = content_type(&answer.headers);
+            let document = Document::parse(&answer.body, &media_type).map_err(|error| match error {
+                DocumentError::TooMany => Error::Limit(error.to_string()),
+                _ => Error::Malformed(error.to_string()),
+            })?;
+            let (digest, bytes) = (Digest::sha256_of(&answer.body), answer.body.clone());
+            Ok(Manifest { document, bytes, digest, media_type })
+        })
+        .await
     }
 
     /// The blob with this digest, of at most this many bytes.
@@ -219,11 +223,12 @@ impl Endpoint {
                     Err(Error::Malformed("a page of referrers that is not an index".to_owned()))
                 };
             }
-            found.extend(self.entries(&answer.body)?);
+            let (from, next) = (self.url.clone(), next_page(&answer.headers));
+            found.extend(read(answer, move |answer| Self::entries(&answer.body, &from)).await?);
             if found.len() > self.limits.referrers {
                 return Err(Error::Limit(format!("more than {} referrers", self.limits.referrers)));
             }
-            let Some(next) = next_page(&answer.headers) else { break };
+            let Some(next) = next else { break };
             let base = url.parse().map_err(|_| Error::Malformed("a link that is not a URL".to_owned()))?;
             url = resolve(&base, &next)?.to_string();
         }
@@ -238,7 +243,7 @@ impl Endpoint {
     ) -> Result<Vec<(Digest, String)>, Error> {
         match self.manifest(repository, &digest.referrers_tag()).await {
             Ok(manifest) if manifest.media_type == INDEX => {
-                let found = self.entries(&manifest.bytes)?;
+                let found = Self::entries(&manifest.bytes, &self.url)?;
                 if found.len() > self.limits.referrers {
                     return Err(Error::Limit(format!("more than {} referrers", self.limits.referrers)));
                 }
@@ -249,9 +254,9 @@ impl Endpoint {
         }
     }
 
-    fn entries(&self, index: &[u8]) -> Result<Vec<(Digest, String)>, Error> {
+    fn entries(index: &[u8], url: &str) -> Result<Vec<(Digest, String)>, Error> {
         let index: Index = serde_json::from_slice(index)
-            .map_err(|error| Error::Malformed(format!("a list of referrers from {}: {error}", self.url)))?;
+            .map_err(|error| Error::Malformed(format!("a list of referrers from {url}: {error}")))?;
         if index.manifests.is_cut() {
             return Err(Error::Limit(format!("more than {MOST_LISTED} referrers")));
         }
@@ -262,6 +267,24 @@ impl Endpoint {
     pub(crate) fn at(&self, repository: &str, rest: &str) -> String {
         let namespace = self.namespace.as_ref().map(|host| format!("?ns={host}")).unwrap_or_default();
         format!("{}{}/{repository}/{rest}{namespace}", self.url, self.root)
+    }
+}
+
+/// Reads an answer; a large one off the threads that answer others: megabytes of layers take 50 ms, in
+/// which such a thread would do nothing else.
+async fn read<T: Send + 'static>(
+    answer: Answer,
+    read: impl FnOnce(&Answer) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    if !answer.is_large() {
+        return read(&answer);
+    }
+    let reading = tokio::task::spawn_blocking(move || read(&answer));
+    match reading.await.map_err(tokio::task::JoinError::try_into_panic) {
+        Ok(read) => read,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // Nobody answers any more.
+        Err(Err(_)) => Err(Error::Timeout),
     }
 }
 
@@ -289,4 +312,21 @@ fn next_page(headers: &HeaderMap) -> Option<String> {
         let next = parameters.split(';').any(|p| p.trim().replace('"', "").eq_ignore_ascii_case("rel=next"));
         next.then(|| target.to_owned())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::body::Large;
+
+    #[tokio::test]
+    async fn what_is_large_is_read_off_the_threads_that_answer_others() {
+        let here = std::thread::current().id();
+        for large in [None, Large::default().place().await] {
+            let small = large.is_none();
+            let answer = Answer { headers: HeaderMap::new(), body: Bytes::new(), large };
+            let thread = read(answer, |_| Ok(std::thread::current().id())).await;
+            assert_eq!(thread == Ok(here), small);
+        }
+    }
 }

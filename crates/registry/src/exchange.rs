@@ -50,7 +50,14 @@ pub(crate) struct Answer {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     /// To be held until the body is parsed.
-    _large: Option<Place>,
+    pub(crate) large: Option<Place>,
+}
+
+impl Answer {
+    /// Whether reading it takes a while.
+    pub(crate) fn is_large(&self) -> bool {
+        self.large.is_some()
+    }
 }
 
 /// The body of a request.
@@ -208,7 +215,7 @@ impl Exchange {
             let response = only_ok(self.authorised(&ask).await?)?;
             let headers = response.headers().clone();
             let (body, large) = whole(response, most, &self.slots.large).await?;
-            Ok(Answer { headers, body, _large: large })
+            Ok(Answer { headers, body, large })
         };
         // Boxed, as each of those that it is handed on to has room for it.
         self.watched(Box::pin(get)).await

@@ -14,7 +14,7 @@ use countersign_verdict::{Check, Code, Outcome};
 use crate::resolve::failed;
 use crate::route::{Kind, Route, Server};
 
-/// How long it is believed that an endpoint has no referrers API.
+/// How long an endpoint that seemed to have no referrers API is asked by tag first.
 const OFFER_HELD: Duration = Duration::from_mins(10);
 
 /// Layers of a `.sig` manifest that are looked at, readable or not.
@@ -94,13 +94,19 @@ impl Kind {
     }
 }
 
-/// The source that answered last comes first; one that the endpoint lacks is left out.
+/// The source that answered last comes first, and one that the endpoint seemed to lack comes last:
+/// that was said for another image, whose repository may have lied, so it leaves nothing out.
 fn order_of(server: &Server, now: Duration) -> Vec<Kind> {
     let offer = server.offer();
+    let by_tag_first = offer.no_referrers_until.is_some_and(|until| now < until);
+    let [second, third] = if by_tag_first {
+        [Kind::ReferrersTag, Kind::ReferrersApi]
+    } else {
+        [Kind::ReferrersApi, Kind::ReferrersTag]
+    };
     let mut order: Vec<Kind> = offer.last.into_iter().collect();
-    for kind in [Kind::SignatureTag, Kind::ReferrersApi, Kind::ReferrersTag] {
-        let lacking = kind == Kind::ReferrersApi && offer.no_referrers_until.is_some_and(|until| now < until);
-        if !lacking && !order.contains(&kind) {
+    for kind in [Kind::SignatureTag, second, third] {
+        if !order.contains(&kind) {
             order.push(kind);
         }
     }
@@ -142,7 +148,10 @@ impl Search<'_> {
         match kind {
             Kind::SignatureTag => self.signature_tag(server).await,
             Kind::ReferrersApi => match server.endpoint.referrers(self.repository, self.digest).await? {
-                Referrers::Listed(list) => self.bundles(server, kind, list).await,
+                Referrers::Listed(list) => {
+                    server.remember(|offer| offer.no_referrers_until = None);
+                    self.bundles(server, kind, list).await
+                }
                 Referrers::Unsupported => {
                     // Elsewhere a 404 may be of the repository.
                     if serving {

@@ -54,7 +54,7 @@ pub(crate) struct Server {
 /// What an endpoint was found to offer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Offer {
-    /// Until this moment it is believed to have no referrers API.
+    /// Until this moment its fallback tag is asked before its referrers API, which it seemed to lack.
     pub(crate) no_referrers_until: Option<Duration>,
     /// The source that last satisfied a policy: asked first.
     pub(crate) last: Option<Kind>,

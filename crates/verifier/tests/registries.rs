@@ -183,6 +183,26 @@ async fn another_repositorys_404_says_nothing_of_an_endpoints_referrers_api() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_repository_that_denies_the_referrers_api_hides_no_bundle_of_others() {
+    let (authority, (signer, attestors)) = (Authority::generate("site").unwrap(), signer());
+    let lie = |path: &str| {
+        let denied = path.contains("/poisoned/referrers/");
+        denied.then(|| Response::builder().status(404).body(full("")).unwrap())
+    };
+    let registry = SampleRegistry::start(&authority, lie).await.unwrap();
+    registry.push("a/poisoned:1", "unsigned").unwrap();
+    registry.push_signed("a/tag:1", "tag", &signer, Shape::Tag).unwrap();
+    registry.push_signed("a/bundle:1", "bundle", &signer, Shape::Bundle).unwrap();
+    let endpoints = [endpoint("a", &format!("https://127.0.0.1:{}", registry.port), authority.pem())];
+    let verifier = verifier(&endpoints, Settings::default(), Arc::new(Memory::default()));
+    assert_eq!(ask(&verifier, &attestors, "registry.local/a/poisoned:1").await.outcome, Outcome::Unsigned);
+    for image in ["registry.local/a/tag:1", "registry.local/a/bundle:1"] {
+        let verdict = ask(&verifier, &attestors, image).await;
+        assert!(verdict.proof().is_some(), "{verdict:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_odd_referrer_hides_no_other() {
     let (authority, (signer, attestors)) = (Authority::generate("site").unwrap(), signer());
     let listed = Arc::new(Mutex::new(String::new()));
