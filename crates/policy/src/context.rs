@@ -77,6 +77,7 @@ impl Entry {
         }
         if let Some(map) = fields.take("configMap") {
             let path = format!("{path}.configMap");
+            notes.only_given(&path, "ConfigMaps are not looked up at admission yet");
             let mut map = Fields::of(map, &path, notes);
             let name = template(map.take("name"), &format!("{path}.name"), notes);
             let namespace = template(map.take("namespace"), &format!("{path}.namespace"), notes);

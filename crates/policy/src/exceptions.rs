@@ -41,7 +41,7 @@ impl Exception {
         if document["kind"] != "PolicyException" || !group.starts_with("kyverno.io/") {
             return None;
         }
-        let mut notes = Notes::default();
+        let mut notes = Notes { given: true, ..Notes::default() };
         if !matches!(group, "kyverno.io/v2" | "kyverno.io/v2beta1") {
             notes.refuse(
                 "apiVersion",

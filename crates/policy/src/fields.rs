@@ -24,8 +24,8 @@ impl std::fmt::Display for Refusal {
 pub(crate) struct Notes {
     pub(crate) refusals: Vec<Refusal>,
     pub(crate) warnings: Vec<Refusal>,
-    /// What can be answered where somebody says the answer.
-    pub(crate) only_given: Vec<Refusal>,
+    /// Whether somebody gives what a cluster would have to be asked for.
+    pub(crate) given: bool,
 }
 
 impl Notes {
@@ -33,9 +33,11 @@ impl Notes {
         self.refusals.push(Refusal { path: path.to_owned(), reason: reason.into() });
     }
 
-    /// What is answered in tests alone: elsewhere its rule is refused.
+    /// What is answered where somebody gives the answer: elsewhere its rule is refused.
     pub(crate) fn only_given(&mut self, path: &str, reason: &str) {
-        self.only_given.push(Refusal { path: path.to_owned(), reason: reason.to_owned() });
+        if !self.given {
+            self.refuse(path, reason);
+        }
     }
 
     pub(crate) fn warn(&mut self, path: &str, reason: impl Into<String>) {

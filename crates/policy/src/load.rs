@@ -57,8 +57,6 @@ pub struct Policy {
     pub(crate) rules: Vec<Rule>,
     /// What could not be loaded.
     pub refusals: Vec<Refusal>,
-    /// What is answered in tests alone, where somebody says the answer.
-    pub only_given: Vec<Refusal>,
     /// What has no effect here.
     pub warnings: Vec<Refusal>,
 }
@@ -109,12 +107,22 @@ impl Verify {
 ///
 /// `None` if the document is of another kind.
 pub fn load(document: &Value, keys: &Keys) -> Option<Policy> {
+    read(document, keys, false)
+}
+
+/// The same for where somebody gives what a cluster would have to be asked for: ConfigMaps, labels of
+/// namespaces, answers to API calls ([`Given`](crate::Given)).
+pub fn load_given(document: &Value, keys: &Keys) -> Option<Policy> {
+    read(document, keys, true)
+}
+
+fn read(document: &Value, keys: &Keys, given: bool) -> Option<Policy> {
     let group = document["apiVersion"].as_str()?;
     let kind = document["kind"].as_str()?;
     if !group.starts_with("kyverno.io/") || !matches!(kind, "ClusterPolicy" | "Policy") {
         return None;
     }
-    let mut notes = Notes::default();
+    let mut notes = Notes { given, ..Notes::default() };
     if !matches!(group, "kyverno.io/v1" | "kyverno.io/v2beta1") {
         notes.refuse("apiVersion", format!("`{group}` is not supported: expected kyverno.io/v1 or v2beta1"));
     }
@@ -173,7 +181,7 @@ pub fn load(document: &Value, keys: &Keys) -> Option<Policy> {
     let mut read = BTreeSet::new();
     for (rule, index) in autogen::rules(document) {
         // What was said of a rule is not said again of those that were written from it.
-        let mut quiet = Notes::default();
+        let mut quiet = Notes { given, ..Notes::default() };
         let told = if read.insert(index) { &mut notes } else { &mut quiet };
         rules.push(read_rule(&rule, index, enforce, keys, told));
     }
@@ -187,7 +195,6 @@ pub fn load(document: &Value, keys: &Keys) -> Option<Policy> {
         admission,
         emit_warning,
         rules,
-        only_given: notes.only_given,
         refusals: notes.refusals,
         warnings: notes.warnings,
     })
@@ -195,7 +202,7 @@ pub fn load(document: &Value, keys: &Keys) -> Option<Policy> {
 
 fn read_rule(value: &Value, index: usize, enforce: bool, keys: &Keys, all: &mut Notes) -> Rule {
     let path = format!("spec.rules[{index}]");
-    let mut notes = Notes::default();
+    let mut notes = Notes { given: all.given, ..Notes::default() };
     let mut fields = Fields::of(value, &path, &mut notes);
     let name = fields.text("name", &mut notes).unwrap_or("(unnamed)").to_owned();
     let select = Selector::read(fields.take("match"), &format!("{path}.match"), &mut notes);
@@ -255,7 +262,6 @@ fn read_rule(value: &Value, index: usize, enforce: bool, keys: &Keys, all: &mut 
         let (enforce, images_only) = judges.unwrap_or((false, false));
         body = Some(Body::Refused { enforce, images_only, refusal });
     }
-    all.only_given.extend(notes.only_given);
     all.refusals.extend(notes.refusals);
     all.warnings.extend(notes.warnings);
     Rule { name, select, exclude, context, preconditions, body: body.unwrap_or(Body::Mutate(Vec::new())) }

@@ -2,30 +2,26 @@
 //!
 //! What depends on no fact is done once: rounds that wait for facts look only at the cases.
 
+mod answer;
 mod before;
-
-use std::collections::BTreeMap;
+mod cases;
 
 use countersign_jmespath::Error;
 use countersign_podsecurity::Exclusion;
-use countersign_reference::{ParseError, Reference};
-use countersign_site::{ExceptionMode, PinForm, Pinning};
-use countersign_verdict::{
-    Code, Decision, FailurePolicy, Outcome as Found, PullSecrets, Question, Tier, Verdict, text,
-};
-use serde_json::{Value, json};
+use countersign_reference::Reference;
+use countersign_site::ExceptionMode;
+use countersign_verdict::{Code, FailurePolicy, Outcome as Found, Tier, Verdict};
+use serde_json::json;
 
-use crate::engine::{Fact, covers};
-use crate::images::{self, Image};
+use crate::engine::Fact;
+use crate::images::{self};
 use crate::load::{Body, Policy, Rule, Verify};
 use crate::mutate::{self, Step};
 use crate::names::Names;
 use crate::respond::{self, Kind, Response, Status};
 use crate::selector::{Against, Selector};
 use crate::validate::{Lacking, MAX_ELEMENTS, Scene, Validate};
-use crate::{
-    Engine, Evaluation, Exception, Facts, Finding, MAX_IMAGES, Outcome, Phase, Review, RuleResult, Want,
-};
+use crate::{Engine, Evaluation, Exception, Facts, Finding, MAX_IMAGES, Phase, Review, Want};
 
 /// Images of a pod that rules are evaluated for, so that a pod with one image too many is denied
 /// with its images named as they would be stored.
@@ -470,27 +466,6 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The images that the request brings, as they will be stored; each parsed once.
-    fn new_images(&self) -> Vec<New> {
-        let stored = self.review.old().map(images::of_pod).unwrap_or_default();
-        let written: Vec<Image<'_>> =
-            images::of_pod(self.review.object()).into_iter().take(MAX_WORKED_ON).collect();
-        let images = if self.review.kind == "Pod" { images::of_pod(self.names.object()) } else { vec![] };
-        let unchanged =
-            |image: &Image<'_>| stored.iter().any(|old| old.is_at(image) && old.image == image.image);
-        let new = images.into_iter().take(MAX_WORKED_ON).filter(|image| !unchanged(image));
-        new.map(|image| {
-            let origin = written.iter().find(|written| written.is_at(&image));
-            New {
-                pointer: image.pointer(),
-                written: origin.map_or(image.image, |origin| origin.image).to_owned(),
-                reference: Reference::parse(image.image).map(Reference::with_default_tag),
-                image: image.image.to_owned(),
-            }
-        })
-        .collect()
-    }
-
     /// The exceptions that lift image verification: where the site is strict, not one that a pod's
     /// author could give to himself.
     fn lifting_exceptions(
@@ -509,219 +484,6 @@ impl<'a> Run<'a> {
     fn enforces(&self, policy: &Policy, entry: &Verify) -> bool {
         self.engine.enforces(entry.enforces(policy, &self.review.namespace))
     }
-
-    fn cases_of(
-        &mut self,
-        (policy, rule): (&'a Policy, &'a Rule),
-        entries: &'a [Verify],
-        images: &[New],
-        too_many: bool,
-    ) {
-        for image in images {
-            for entry in entries {
-                match &image.reference {
-                    Ok(reference) if !self.covers(entry, &image.image, reference) => {}
-                    Ok(reference) => {
-                        let case = self.case((policy, rule, entry), image, reference, too_many);
-                        self.cases.push(case);
-                    }
-                    // Nobody can say which pattern it would match: any that is there covers it.
-                    Err(error) => {
-                        let shown: String = image.image.chars().take(200).collect();
-                        let message = format!(
-                            "image `{shown}` was denied by {}/{}: {error} [{}]",
-                            policy.name,
-                            rule.name,
-                            Code::BadReference
-                        );
-                        let enforce = self.enforces(policy, entry);
-                        let told = if enforce { &mut self.denials } else { &mut self.warnings };
-                        told.push(message.clone());
-                        self.respond(
-                            (policy, rule, Kind::ImageVerify),
-                            (Status::Error, message),
-                            enforce,
-                            enforce,
-                        );
-                    }
-                }
-            }
-        }
-    }
-
-    /// The image as its node asks for it: a node's scoped rules send one that keeps its name to
-    /// the site's endpoints.
-    fn asked(&self, reference: &Reference) -> Reference {
-        let rewrite = &self.engine.site().rewrite;
-        if self.engine.is_bootstrap(&self.review.namespace) && rewrite.enabled {
-            return rewrite.rewriter.rewrite(reference).unwrap_or_else(|_| reference.clone());
-        }
-        reference.clone()
-    }
-
-    /// The Secrets that a node would pull the pod's images with, where the site lets them be used.
-    fn pull_secrets(&self) -> Option<PullSecrets> {
-        if !self.engine.site().registry.pull_secrets {
-            return None;
-        }
-        let secrets = self.review.object()["spec"]["imagePullSecrets"].as_array()?;
-        let names = secrets.iter().take(MAX_PULL_SECRETS).filter_map(|secret| secret["name"].as_str());
-        let names: Vec<String> = names.map(str::to_owned).collect();
-        let namespace = self.review.namespace.clone();
-        (!names.is_empty()).then_some(PullSecrets { namespace, names })
-    }
-
-    fn covers(&self, entry: &Verify, image: &str, reference: &Reference) -> bool {
-        let asked = self.asked(reference);
-        covers(self.engine, entry, image, reference)
-            || (asked != *reference && covers(self.engine, entry, &asked.to_string(), &asked))
-    }
-
-    fn case(
-        &self,
-        (policy, rule, entry): (&'a Policy, &'a Rule, &'a Verify),
-        image: &New,
-        reference: &Reference,
-        too_many: bool,
-    ) -> Case<'a> {
-        let site = self.engine.site();
-        let enforce = self.enforces(policy, entry);
-        let asked = self.asked(reference);
-        let refused = |code, why: &str| Some(Verdict::because(asked.clone(), Found::Refused, code, why));
-        let unpinned = self.phase == Phase::Validate
-            && enforce
-            && site.pinning == Pinning::Always
-            && reference.digest().is_none();
-        // Where what cannot be decided is admitted, it was admitted without a digest before.
-        let strict = self.tier == Tier::Fail && policy.failure_policy == FailurePolicy::Fail;
-        let settled = if too_many {
-            refused(Code::TooManyImages, "a pod has more than 64 images")
-        } else if unpinned && strict {
-            refused(Code::NotPinned, NOT_PINNED)
-        } else {
-            None
-        };
-        let question = Question {
-            image: asked,
-            attestors: entry.attestors.clone(),
-            repository: entry.repository.clone(),
-            any_age: self.tier == Tier::Ignore,
-            pull_secrets: self.pull_secrets(),
-        };
-        let want = Want::Verdict { question, wait: enforce };
-        let (reference, written, pointer) = (reference.clone(), image.written.clone(), image.pointer.clone());
-        Case { policy, rule, entry, enforce, pointer, written, reference, want, settled, unpinned }
-    }
-
-    fn conclude(&mut self, findings: Vec<Finding>) -> Outcome {
-        let mut outcome = Outcome {
-            object: Value::Null,
-            denials: std::mem::take(&mut self.denials),
-            warnings: std::mem::take(&mut self.warnings),
-            results: Vec::with_capacity(findings.len()),
-            responses: std::mem::take(&mut self.responses),
-        };
-        let mut pins: BTreeMap<String, String> = BTreeMap::new();
-        for (case, finding) in std::mem::take(&mut self.cases).into_iter().zip(findings) {
-            let mut decision = Decision::Admit;
-            if let Some(verdict) = finding.verdict() {
-                if case.enforce {
-                    decision = verdict.outcome.decide(case.policy.failure_policy, self.tier);
-                }
-                self.tell(&case, verdict, decision, &mut outcome);
-                if let Some(pin) = self.pin(&case, verdict) {
-                    pins.insert(case.pointer.clone(), pin);
-                }
-            }
-            outcome.responses.extend(self.response(&case, &finding, decision));
-            outcome.results.push(RuleResult {
-                policy: case.policy.name.clone(),
-                rule: case.rule.name.clone(),
-                written: case.written,
-                finding,
-                enforce: case.enforce,
-                decision,
-            });
-        }
-        outcome.object = self.names.object_mut().take();
-        if self.phase == Phase::Mutate {
-            for (pointer, pinned) in pins {
-                if let Some(slot) = outcome.object.pointer_mut(&pointer) {
-                    *slot = Value::String(pinned);
-                }
-            }
-        }
-        outcome
-    }
-
-    /// What the rule says of the image.
-    #[expect(clippy::unused_self, reason = "reads like its neighbours")]
-    fn response(&self, case: &Case<'_>, finding: &Finding, decision: Decision) -> Option<Response> {
-        let verdict = finding.verdict()?;
-        let image = &verdict.image;
-        let (status, message) = match &verdict.outcome {
-            Found::Verified(_) => (Status::Pass, format!("verified image signatures for {image}")),
-            Found::NotCovered | Found::Excepted => (Status::Skip, text::summary(verdict)),
-            Found::Refused | Found::Undecided | Found::Forbidden => {
-                (Status::Error, format!("failed to verify image {image}: {}", text::summary(verdict)))
-            }
-            _ => (Status::Fail, format!("failed to verify image {image}: {}", text::summary(verdict))),
-        };
-        Some(Response {
-            policy: case.policy.name.clone(),
-            rule: case.rule.name.clone(),
-            kind: Kind::ImageVerify,
-            status,
-            message,
-            enforce: case.enforce,
-            denies: decision == Decision::Deny,
-            exceptions: Vec::new(),
-        })
-    }
-
-    /// What whoever made the request is told.
-    #[expect(clippy::unused_self, reason = "reads like its neighbours")]
-    fn tell(&self, case: &Case<'_>, verdict: &Verdict, decision: Decision, outcome: &mut Outcome) {
-        let (policy, rule, image) = (&case.policy.name, &case.rule.name, &verdict.image);
-        if decision == Decision::Deny {
-            outcome.denials.push(text::denial(verdict, &case.written, policy, rule));
-        } else if case.enforce && verdict.proof().is_none() {
-            outcome.warnings.push(format!("{policy}/{rule}: {image}: {}", text::summary(verdict)));
-        }
-        let told = verdict
-            .warnings()
-            .map(|check| format!("{policy}/{rule}: {image}: {} [{}]", check.detail, check.code));
-        outcome.warnings.extend(told);
-        if let Some(since) = verdict.proof().and_then(|proof| proof.stale_since) {
-            let stale = format!("no registry answers: the tag was last confirmed at {since}");
-            outcome.warnings.push(format!("{policy}/{rule}: {image}: {stale}"));
-        }
-    }
-
-    /// The image with its verified digest, where it is to be pinned.
-    fn pin(&self, case: &Case<'_>, verdict: &Verdict) -> Option<String> {
-        let site = self.engine.site();
-        let pinning = match site.pinning {
-            Pinning::Always => true,
-            Pinning::Policy => case.entry.pin,
-            Pinning::Off => false,
-        };
-        // Audit pins only from a mapping that is fresh.
-        let proof = verdict.proof().filter(|proof| case.enforce || proof.stale_since.is_none())?;
-        let pinned = pinning.then(|| case.reference.clone().with_digest(proof.digest.clone()))?;
-        let pinned = if site.pin_form == PinForm::Digest { pinned.without_tag() } else { pinned };
-        Some(pinned.to_string())
-    }
-}
-
-/// An image that a request brings.
-struct New {
-    pointer: String,
-    /// As the request has it.
-    written: String,
-    /// As it will be stored, save for the pin.
-    image: String,
-    reference: Result<Reference, ParseError>,
 }
 
 /// The words for exceptions that lift a rule.

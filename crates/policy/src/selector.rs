@@ -172,6 +172,9 @@ impl Block {
         self.labels = LabelSelector::read(fields.take("selector"), &format!("{path}.selector"), notes);
         let path = format!("{path}.namespaceSelector");
         self.namespace_labels = LabelSelector::read(fields.take("namespaceSelector"), &path, notes);
+        if self.namespace_labels.is_some() {
+            notes.only_given(&path, "labels of namespaces are not looked up at admission yet");
+        }
         fields.finish(notes);
     }
 

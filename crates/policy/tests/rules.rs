@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use countersign_policy::{
     Engine, Evaluation, Exception, Fact, Facts, Keys, Kind, Outcome, Phase, Response, Review, Status, Want,
-    load,
+    load_given,
 };
 use countersign_reference::Reference;
 use countersign_site::Site;
@@ -31,7 +31,7 @@ fn site(more: &str) -> Arc<Site> {
 
 fn engine_in(site: Arc<Site>, policies: &[String], exceptions: &[&str]) -> Engine {
     let read = |text: &String| {
-        let policy = load(&countersign_yaml::document(text).unwrap(), &Keys::default()).unwrap();
+        let policy = load_given(&countersign_yaml::document(text).unwrap(), &Keys::default()).unwrap();
         assert_eq!(policy.refusals, [], "{text}");
         policy
     };

@@ -91,7 +91,7 @@ impl Documents {
                 let shown =
                     format!("{}: {} `{}`", file.display(), word(&document["kind"]), name_of(&document));
                 let group = document["apiVersion"].as_str().unwrap_or_default();
-                if let Some(policy) = countersign_policy::load(&document, keys) {
+                if let Some(policy) = countersign_policy::load_given(&document, keys) {
                     if self.policies.iter().any(|other| other.policy.name == policy.name) {
                         bail!("{shown}: a policy of this name stands twice");
                     }
