@@ -4,6 +4,7 @@ use std::fmt;
 
 use countersign_reference::Digest;
 use countersign_site::HostPort;
+use hyper::Uri;
 
 /// What follows from an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +68,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// The same where somebody else was asked than the endpoint: that this one could not be reached
+    /// says nothing of the endpoint.
+    pub(crate) fn of_elsewhere(self, uri: &Uri) -> Self {
+        match self {
+            Self::Dial(why) | Self::Tls(why) => {
+                let host = uri.authority().map(ToString::to_string).unwrap_or_default();
+                Self::Broken(format!("{host}, where the registry sends to: {why}"))
+            }
+            other => other,
+        }
+    }
+
     /// What follows from it.
     pub fn class(&self) -> Class {
         match self {

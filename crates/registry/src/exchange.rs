@@ -338,7 +338,7 @@ impl Exchange {
         for _ in 0..=self.limits.redirects {
             let own = self.connector.is_own(&self.connector.allowed(&uri)?);
             let response = self.patiently(ask, &uri, authorization.filter(|_| own), own, patience).await;
-            let response = response.map_err(|error| if own { error } else { elsewhere(error, &uri) })?;
+            let response = response.map_err(|error| if own { error } else { error.of_elsewhere(&uri) })?;
             match response.status() {
                 status if status.is_success() => return Ok(Reply::Response(Box::new(response))),
                 StatusCode::UNAUTHORIZED if own => {
@@ -460,7 +460,7 @@ impl Exchange {
         let credentials = self.credentials.as_ref().filter(|_| private);
         let basic = credentials.and_then(|credentials| HeaderValue::from_str(&credentials.basic()).ok());
         let response = self.send(&ask, &url, basic.as_ref(), false).await;
-        let response = response.map_err(|error| if own { error } else { elsewhere(error, &url) })?;
+        let response = response.map_err(|error| if own { error } else { error.of_elsewhere(&url) })?;
         match response.status() {
             StatusCode::OK => {}
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
@@ -555,17 +555,6 @@ async fn there(
             _ => Ok(()),
         },
         Ok(Ok(_)) | Err(_) => Ok(()),
-    }
-}
-
-/// That somebody else than the endpoint could not be reached says nothing of the endpoint.
-fn elsewhere(error: Error, uri: &Uri) -> Error {
-    match error {
-        Error::Dial(why) | Error::Tls(why) => {
-            let host = uri.authority().map(ToString::to_string).unwrap_or_default();
-            Error::Broken(format!("{host}, where the registry sends to: {why}"))
-        }
-        other => other,
     }
 }
 
