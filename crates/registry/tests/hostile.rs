@@ -250,3 +250,40 @@ async fn an_endpoint_that_cannot_be_dialled_is_held_off() {
     assert!(matches!(why, Error::Dial(_)), "{why}");
     assert_eq!(endpoint.manifest_of_tag("a/b", "1").await, Err(Error::HeldOff(Box::new(why))));
 }
+
+#[tokio::test]
+async fn a_host_that_the_registry_sends_to_is_not_the_registry() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dead = free.local_addr().unwrap().port();
+    drop(free);
+    let (port, _) = lie(move |path| match path.split('/').nth(2) {
+        Some("sent") => status(307, &[("location", format!("http://127.0.0.1:{dead}/x"))], ""),
+        Some("asked") => {
+            let challenge = format!(r#"Bearer realm="http://127.0.0.1:{dead}/token""#);
+            status(401, &[("www-authenticate", challenge)], "")
+        }
+        _ => status(404, &[], ""),
+    })
+    .await;
+    let endpoint = endpoint(port, &[dead]);
+    for repository in ["sent/b", "asked/b"] {
+        let why = endpoint.manifest_of_tag(repository, "1").await.unwrap_err();
+        assert!(why.class() == Class::Unreachable && why.to_string().contains(&dead.to_string()), "{why}");
+        assert!(!endpoint.health().held_off, "{repository}: {why}");
+        assert_eq!(endpoint.manifest_of_tag("good/b", "1").await, Err(Error::Absent));
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_is_slow_is_there() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    serve(listener, |_| async {
+        // Longer than a connection may take to be made, and the probe's own answer takes as long.
+        tokio::time::sleep(Timing::DEFAULT.dial * 3).await;
+        status(404, &[], "")
+    });
+    let endpoint = endpoint_of(port, &[], None, Duration::from_secs(3));
+    assert_eq!(endpoint.manifest_of_tag("a/b", "1").await, Err(Error::Absent));
+    assert!(!endpoint.health().held_off);
+}

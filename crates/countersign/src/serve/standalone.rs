@@ -181,3 +181,34 @@ fn nothing_is_lost(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_goes_with_its_file_and_stays_good() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, other) = (directory.path().join("a.yaml"), directory.path().join("b.yaml"));
+        std::fs::write(&file, "").unwrap();
+        std::fs::write(&other, "").unwrap();
+        let stand = |policies: &[(&str, &PathBuf, bool)]| {
+            let stand =
+                policies.iter().map(|(name, file, wrong)| ((*name).to_owned(), ((*file).clone(), *wrong)));
+            stand.collect::<BTreeMap<_, _>>()
+        };
+        let before = stand(&[("one", &file, false), ("odd", &other, true)]);
+        for (now, good) in [
+            (stand(&[("one", &file, false), ("odd", &other, true), ("new", &other, true)]), true),
+            (stand(&[("one", &other, false), ("odd", &other, false)]), true),
+            // What was cut short.
+            (stand(&[("odd", &other, true)]), false),
+            // What cannot be loaded any more.
+            (stand(&[("one", &file, true), ("odd", &other, true)]), false),
+        ] {
+            assert_eq!(nothing_is_lost(&before, &now).is_ok(), good, "{now:?}");
+        }
+        std::fs::remove_file(&file).unwrap();
+        assert!(nothing_is_lost(&before, &stand(&[("odd", &other, true)])).is_ok(), "its file has gone");
+    }
+}
