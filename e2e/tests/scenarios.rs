@@ -439,6 +439,9 @@ async fn a_hostile_registry_leaves_memory_flat() {
         |rounds: usize| (0..rounds * GOOD).map(|number| format!("registry.local/good/{}:1", number % GOOD));
     // As many as an endpoint is asked for at a time: connections are no growth.
     pods(16, good(40).collect()).await;
+    // Nor is the one place where an endpoint's large answers are read: 4 MiB, from the first of them on.
+    let large = format!("registry.local/{}/first:1", Lie::EndlessManifest.repository());
+    pods(1, vec![large]).await;
     let before = memory(&webhook);
     let start = Instant::now();
     for lie in Lie::ALL {

@@ -40,8 +40,7 @@ impl Default for Large {
 }
 
 impl Large {
-    /// The place, once it is free.
-    pub(crate) async fn place(&self) -> Option<Place> {
+    async fn place(&self) -> Option<Place> {
         let permit = Arc::clone(&self.places).acquire_owned().await.ok()?;
         let memory = std::mem::take(&mut *self.memory.lock().unwrap_or_else(PoisonError::into_inner));
         Some(Place { memory, of: Arc::clone(&self.memory), _permit: permit })

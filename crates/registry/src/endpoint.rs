@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use crate::connect::Connector;
 use crate::credentials::Credentials;
-use crate::exchange::{Answer, Exchange, Pieces, resolve};
+use crate::exchange::{Exchange, Pieces, resolve};
 use crate::list::List;
 use crate::{Error, Health, Limits, Timing};
 
@@ -172,16 +172,13 @@ impl Endpoint {
     async fn manifest(&self, repository: &str, reference: &str) -> Result<Manifest, Error> {
         let url = self.at(repository, &format!("manifests/{reference}"));
         let answer = self.exchange.get(&url, repository, ACCEPT, self.limits.manifest_bytes).await?;
-        read(answer, move |answer| {
-            let media_type = content_type(&answer.headers);
-            let document = Document::parse(&answer.body, &media_type).map_err(|error| match error {
-                DocumentError::TooMany => Error::Limit(error.to_string()),
-                _ => Error::Malformed(error.to_string()),
-            })?;
-            let (digest, bytes) = (Digest::sha256_of(&answer.body), answer.body.clone());
-            Ok(Manifest { document, bytes, digest, media_type })
-        })
-        .await
+        let media_type = content_type(&answer.headers);
+        let document = Document::parse(&answer.body, &media_type).map_err(|error| match error {
+            DocumentError::TooMany => Error::Limit(error.to_string()),
+            _ => Error::Malformed(error.to_string()),
+        })?;
+        let (digest, bytes) = (Digest::sha256_of(&answer.body), answer.body.clone());
+        Ok(Manifest { document, bytes, digest, media_type })
     }
 
     /// The blob with this digest, of at most this many bytes.
@@ -223,12 +220,11 @@ impl Endpoint {
                     Err(Error::Malformed("a page of referrers that is not an index".to_owned()))
                 };
             }
-            let (from, next) = (self.url.clone(), next_page(&answer.headers));
-            found.extend(read(answer, move |answer| Self::entries(&answer.body, &from)).await?);
+            found.extend(Self::entries(&answer.body, &self.url)?);
             if found.len() > self.limits.referrers {
                 return Err(Error::Limit(format!("more than {} referrers", self.limits.referrers)));
             }
-            let Some(next) = next else { break };
+            let Some(next) = next_page(&answer.headers) else { break };
             let base = url.parse().map_err(|_| Error::Malformed("a link that is not a URL".to_owned()))?;
             url = resolve(&base, &next)?.to_string();
         }
@@ -270,24 +266,6 @@ impl Endpoint {
     }
 }
 
-/// Reads an answer; a large one off the threads that answer others: megabytes of layers take 50 ms, in
-/// which such a thread would do nothing else.
-async fn read<T: Send + 'static>(
-    answer: Answer,
-    read: impl FnOnce(&Answer) -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    if !answer.is_large() {
-        return read(&answer);
-    }
-    let reading = tokio::task::spawn_blocking(move || read(&answer));
-    match reading.await.map_err(tokio::task::JoinError::try_into_panic) {
-        Ok(read) => read,
-        Err(Ok(panic)) => std::panic::resume_unwind(panic),
-        // Nobody answers any more.
-        Err(Err(_)) => Err(Error::Timeout),
-    }
-}
-
 #[derive(Deserialize)]
 struct Index {
     manifests: List<Entry>,
@@ -312,21 +290,4 @@ fn next_page(headers: &HeaderMap) -> Option<String> {
         let next = parameters.split(';').any(|p| p.trim().replace('"', "").eq_ignore_ascii_case("rel=next"));
         next.then(|| target.to_owned())
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::body::Large;
-
-    #[tokio::test]
-    async fn what_is_large_is_read_off_the_threads_that_answer_others() {
-        let here = std::thread::current().id();
-        for large in [None, Large::default().place().await] {
-            let small = large.is_none();
-            let answer = Answer { headers: HeaderMap::new(), body: Bytes::new(), large };
-            let thread = read(answer, |_| Ok(std::thread::current().id())).await;
-            assert_eq!(thread == Ok(here), small);
-        }
-    }
 }

@@ -50,14 +50,7 @@ pub(crate) struct Answer {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     /// To be held until the body is parsed.
-    pub(crate) large: Option<Place>,
-}
-
-impl Answer {
-    /// Whether reading it takes a while.
-    pub(crate) fn is_large(&self) -> bool {
-        self.large.is_some()
-    }
+    _large: Option<Place>,
 }
 
 /// The body of a request.
@@ -215,7 +208,7 @@ impl Exchange {
             let response = only_ok(self.authorised(&ask).await?)?;
             let headers = response.headers().clone();
             let (body, large) = whole(response, most, &self.slots.large).await?;
-            Ok(Answer { headers, body, large })
+            Ok(Answer { headers, body, _large: large })
         };
         // Boxed, as each of those that it is handed on to has room for it.
         self.watched(Box::pin(get)).await
