@@ -55,8 +55,8 @@ codes! {
     KeyNotYet = "key-not-yet", Some("the Site's `trustedFrom` of this key is still to come: check the clock, or the date");
     /// The key that the image is verified by will not be trusted much longer.
     KeyEndsSoon = "key-ends-soon", Some("sign with the next key, and have the Site trust both, before `trustedUntil` of this one");
-    /// The clock is behind what it must have shown already, so no dates of keys are judged.
-    ClockBehind = "clock-behind", Some("set the clock (NTP): until then keys are trusted whatever their dates");
+    /// The clock is behind what it must have shown already, so a key that is not trusted yet counts.
+    ClockBehind = "clock-behind", Some("set the clock (NTP): until then keys are trusted before their time");
     /// The signature is for an image of another name.
     NameMismatch = "name-mismatch", Some("the image was signed under another name: pull it by that one, or add the mapping to the Site's `trust.identity.remap`");
     /// The signature names no image, and the Site wants every one to.
