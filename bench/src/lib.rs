@@ -6,8 +6,9 @@
 //!   └─ fetch ──TLS, keep-alive──► the same registry    (what the verifier asked for, by a plain client)
 //! ```
 
+#[path = "../../e2e/src/black_hole.rs"]
+pub mod black_hole;
 pub mod client;
-pub mod dead;
 pub mod fetch;
 pub mod post;
 pub mod review;

@@ -1,4 +1,5 @@
-//! An endpoint that is behind a wall.
+//! An endpoint that is behind a wall: for end-to-end tests, and by this very file for the benchmarks and the
+//! verifier's tests.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -18,15 +19,19 @@ pub struct BlackHole {
 
 impl BlackHole {
     /// Opens one on a free port, and fills what the kernel keeps for it.
-    pub async fn open() -> Self {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
-        let listener = socket.listen(1).unwrap();
-        let at = listener.local_addr().unwrap();
+    ///
+    /// # Errors
+    ///
+    /// There is no port to be had.
+    pub async fn open() -> std::io::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        let listener = socket.listen(1)?;
+        let at = listener.local_addr()?;
         let mut waiting = Vec::new();
         while let Ok(stream) = tokio::time::timeout(SOON, TcpStream::connect(at)).await {
-            waiting.push(stream.unwrap());
+            waiting.push(stream?);
         }
-        Self { port: at.port(), _listener: listener, _waiting: waiting }
+        Ok(Self { port: at.port(), _listener: listener, _waiting: waiting })
     }
 }

@@ -226,7 +226,7 @@ async fn s6_a_dead_first_endpoint_costs_little_and_is_used_again_by_itself() {
     let only_first = push_image(&first.host(), "quay.io/acme/first", "1", "only in the first").await;
     Cosign::V2.sign(scene.directory.path(), &scene.key, &only_first.by_digest());
 
-    let hole = BlackHole::open().await;
+    let hole = BlackHole::open().await.unwrap();
     // Bound and not listening: refuses, and nobody else gets the port.
     let refusing = TcpSocket::new_v4().unwrap();
     refusing.bind("127.0.0.1:0".parse().unwrap()).unwrap();

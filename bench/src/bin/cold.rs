@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use countersign_bench::black_hole::BlackHole;
 use countersign_bench::client::Connection;
-use countersign_bench::dead::BlackHole;
 use countersign_bench::fetch::Fetch;
 use countersign_bench::post::{Expected, pinned, pod, posted};
 use countersign_bench::server::free_port;

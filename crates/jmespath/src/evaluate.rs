@@ -379,14 +379,12 @@ pub(crate) fn element(list: Cow<'_, Value>, index: i64) -> Cow<'_, Value> {
 
 fn compare(comparator: Comparator, left: &Value, right: &Value, budget: &mut Budget) -> Result<Value, Error> {
     let numbers = || Some((left.as_f64()?, right.as_f64()?));
-    let order = |test: fn(f64, f64) -> bool| numbers().map_or(Value::Null, |(a, b)| Value::Bool(test(a, b)));
     Ok(match comparator {
         Comparator::Equal => Value::Bool(equal(left, right, budget)?),
         Comparator::NotEqual => Value::Bool(!equal(left, right, budget)?),
-        Comparator::Less => order(|a, b| a < b),
-        Comparator::LessOrEqual => order(|a, b| a <= b),
-        Comparator::Greater => order(|a, b| a > b),
-        Comparator::GreaterOrEqual => order(|a, b| a >= b),
+        order => numbers()
+            .and_then(|(a, b)| a.partial_cmp(&b))
+            .map_or(Value::Null, |found| Value::Bool(order.holds(found))),
     })
 }
 

@@ -1,5 +1,6 @@
 //! A Pratt parser over the tokens.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -98,6 +99,20 @@ pub(crate) enum Comparator {
     LessOrEqual,
     Greater,
     GreaterOrEqual,
+}
+
+impl Comparator {
+    /// Whether what is in this order compares so.
+    pub(crate) fn holds(self, order: Ordering) -> bool {
+        match self {
+            Self::Equal => order.is_eq(),
+            Self::NotEqual => order.is_ne(),
+            Self::Less => order.is_lt(),
+            Self::LessOrEqual => order.is_le(),
+            Self::Greater => order.is_gt(),
+            Self::GreaterOrEqual => order.is_ge(),
+        }
+    }
 }
 
 struct Parser<'a> {

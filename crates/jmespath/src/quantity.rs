@@ -317,6 +317,25 @@ mod tests {
     fn order_is_of_numbers() {
         assert_eq!(read("1Ki"), read("1024"));
         assert!(read("999m") < read("1") && read("1Mi") > read("1M"));
+        for (left, right) in [
+            ("1k", "1e3"),
+            ("1E", "1e18"),
+            ("5.", "5"),
+            ("-0", "0m"),
+            // Too fine to be held: rounded away from zero.
+            ("1e-30", "1n"),
+            ("-1e-30", "-1n"),
+            ("0e-30", "0"),
+            ("0.000000001Ki", "1024n"),
+            ("0.0000000001Ki", "103n"),
+            // The cap of binary suffixes.
+            ("9Ei", "9223372036854775807"),
+            ("000000000000000000000000000000000000000000000001", "1"),
+        ] {
+            assert_eq!(read(left), read(right), "{left} and {right}");
+        }
+        assert!(read("10E") > read("9Ei") && read("-1") < read("1n"));
+        assert!(read("12345678901234567890123") > read("12345678901234567890122"));
         assert!((read("1500m").approximate() - 1.5).abs() < f64::EPSILON);
         assert!((read("2k").approximate() - 2000.0).abs() < f64::EPSILON);
     }

@@ -1,8 +1,8 @@
 //! Ranges of semantic versions, as blang's `semver` reads them: `>=1.0.0 <2.0.0 || >3.0.0`, `1.2.x`.
 
-use std::cmp::Ordering;
-
 use semver::Version;
+
+use crate::parser::Comparator;
 
 /// A set of versions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,18 +13,8 @@ pub struct Range {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Bound {
-    operator: Operator,
+    operator: Comparator,
     version: Version,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Operator {
-    Equal,
-    NotEqual,
-    Less,
-    LessOrEqual,
-    Greater,
-    GreaterOrEqual,
 }
 
 /// A version with all of its three numbers; `v1.2.3` and `1.2` are none.
@@ -50,15 +40,7 @@ impl Range {
 
 impl Bound {
     fn holds(&self, version: &Version) -> bool {
-        let order = version.cmp_precedence(&self.version);
-        match self.operator {
-            Operator::Equal => order == Ordering::Equal,
-            Operator::NotEqual => order != Ordering::Equal,
-            Operator::Less => order == Ordering::Less,
-            Operator::LessOrEqual => order != Ordering::Greater,
-            Operator::Greater => order == Ordering::Greater,
-            Operator::GreaterOrEqual => order != Ordering::Less,
-        }
+        self.operator.holds(version.cmp_precedence(&self.version))
     }
 }
 
@@ -77,7 +59,7 @@ fn all(text: &str) -> Option<Vec<Bound>> {
 }
 
 fn bound(operator: &str, text: &str, bounds: &mut Vec<Bound>) -> Option<()> {
-    use Operator::{Equal, Greater, GreaterOrEqual, Less, LessOrEqual, NotEqual};
+    use Comparator::{Equal, Greater, GreaterOrEqual, Less, LessOrEqual, NotEqual};
     let operator = match operator {
         "" | "=" | "==" => Equal,
         "!" | "!=" => NotEqual,

@@ -18,7 +18,6 @@ mod autogen;
 mod conditions;
 mod context;
 mod drive;
-mod duration;
 mod engine;
 mod exceptions;
 mod fields;
@@ -33,7 +32,6 @@ mod mutate;
 mod names;
 mod operators;
 mod pattern;
-mod quantity;
 mod respond;
 mod review;
 mod run;
@@ -46,7 +44,6 @@ use countersign_jmespath::{Error, Expression};
 
 pub use autogen::is_generated;
 pub use drive::{Endless, MAX_ROUNDS};
-pub use duration::Duration;
 pub use engine::{Engine, Evaluation, Fact, Facts, Finding, MAX_IMAGES, Outcome, Phase, RuleResult, Want};
 pub use exceptions::Exception;
 pub use fields::Refusal;
@@ -59,7 +56,6 @@ pub use operators::Operator;
 pub use pattern::{
     Judgement, MAX_PATTERN_DEPTH, MAX_PATTERN_STEPS, Matched, judge_any_pattern, judge_pattern, match_pattern,
 };
-pub use quantity::Quantity;
 pub use respond::{Kind, Response, Status};
 pub use review::{Given, Review};
 

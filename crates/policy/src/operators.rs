@@ -11,13 +11,13 @@
 
 use std::cmp::Ordering;
 
+use countersign_jmespath::duration::Duration;
+use countersign_jmespath::quantity::Quantity;
 use countersign_reference::wildcard_match;
 use semver::Version;
 use serde_json::Value;
 
-use crate::duration::Duration;
-use crate::quantity::Quantity;
-use crate::scalar::{matches_text, outside, same_number, show};
+use crate::scalar::{self, matches_text, outside, same_number, show};
 
 /// What a condition asks of its key and value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,7 +246,7 @@ fn durations(key: &Value, value: &Value) -> Option<(Duration, Duration)> {
 fn seconds(value: &Value) -> Option<Duration> {
     #[expect(clippy::cast_possible_truncation, reason = "saturates, and is then no duration")]
     let whole = value.as_i64().or_else(|| value.as_f64().map(|number| number as i64))?;
-    Duration::of_seconds(whole)
+    whole.checked_mul(1_000_000_000).map(Duration)
 }
 
 fn duration_order(key: &Value, value: &Value) -> Option<Ordering> {
@@ -265,7 +265,7 @@ fn order(key: &Value, value: &Value) -> Option<Ordering> {
         return Some(key.cmp(&value));
     }
     if let (Value::String(key), Value::String(value)) = (key, value)
-        && let Some(order) = Quantity::order(key, value)
+        && let Some(order) = scalar::order(Quantity::parse, key, value)
     {
         return Some(order);
     }

@@ -6,11 +6,10 @@
 
 use std::cmp::Ordering;
 
+use countersign_jmespath::duration::Duration;
+use countersign_jmespath::quantity::Quantity;
 use countersign_reference::wildcard_match;
 use serde_json::{Number, Value};
-
-use crate::duration::Duration;
-use crate::quantity::Quantity;
 
 /// Characters of a value that a message quotes.
 const MAX_SHOWN: usize = 256;
@@ -213,6 +212,11 @@ fn end_of(text: &str) -> Option<&str> {
     Some(&text[..run(at, u8::is_ascii_alphabetic)])
 }
 
+/// The order of two texts, where both can be read as that.
+pub(crate) fn order<T: Ord>(read: impl Fn(&str) -> Option<T>, left: &str, right: &str) -> Option<Ordering> {
+    Some(read(left)?.cmp(&read(right)?))
+}
+
 fn compare(value: &Value, operand: &str, operator: Operator) -> bool {
     let text = match value {
         Value::String(text) => text.clone(),
@@ -224,7 +228,7 @@ fn compare(value: &Value, operand: &str, operator: Operator) -> bool {
     };
     let order = match value {
         Value::Bool(_) => None,
-        _ => Duration::order(&text, operand).or_else(|| Quantity::order(&text, operand)),
+        _ => order(Duration::parse, &text, operand).or_else(|| order(Quantity::parse, &text, operand)),
     };
     match (order, operator) {
         (Some(order), Operator::Equal) => order.is_eq(),
@@ -271,7 +275,8 @@ mod tests {
             (json!("!5.10.84-1 & !5.15.2-1"), json!(["5.16.5-arch1-1"]), json!(["5.10.84-1", "5.15.2-1"])),
             (json!("true"), json!([true, "true"]), json!([false, "TRUE"])),
             (json!("!true"), json!([false, "x"]), json!([true, null])),
-            (json!("-"), json!(["-", 0]), json!(["", 1])),
+            // A sign alone is no quantity, and so is not zero.
+            (json!("-"), json!(["-"]), json!(["", 0, 1])),
             (json!("!"), json!(["!"]), json!(["", "x"])),
             (json!(true), json!([true]), json!([false, "true", null])),
             (json!(5), json!([5, 5.0, "5", "5.0"]), json!([6, "x", null, true, "5x"])),

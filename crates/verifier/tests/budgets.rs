@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{BlackHole, ask, ask_within, codes, counted, endpoint, memory, never_fresh, signer, verifier};
+use common::black_hole::BlackHole;
+use common::{ask, ask_within, codes, counted, endpoint, memory, never_fresh, signer, verifier};
 use countersign_https::Authority;
 use countersign_registry::{Limits, Timing};
 use countersign_sample::{Hostile, Lie, SampleRegistry, Shape};
@@ -217,7 +218,7 @@ async fn t_39_poisoned_images_do_not_slow_others() {
 async fn a_dead_first_endpoint_costs_nothing_once_it_is_known() {
     let (authority, (signer, attestors)) = (Authority::generate("site").unwrap(), signer());
     let mut registry = SampleRegistry::start(&authority, |_| None).await.unwrap();
-    let black_hole = BlackHole::open().await;
+    let black_hole = BlackHole::open().await.unwrap();
     for number in 0..20 {
         let name = format!("a/b{number}:1");
         registry.push_signed(&name, &name, &signer, Shape::Tag).unwrap();

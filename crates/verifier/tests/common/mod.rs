@@ -1,6 +1,10 @@
 //! What the tests of the verifier share: keys, Sites, and how it is asked.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
+#[allow(unreachable_pub, reason = "a file of another crate")]
+#[path = "../../../../e2e/src/black_hole.rs"]
+pub(crate) mod black_hole;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,7 +19,7 @@ use countersign_verdict::{Attestors, Code, Question, Verdict};
 use countersign_verifier::{Purpose, Rules, Settings, Verifier};
 use hyper::Response;
 use hyper::header::CONTENT_TYPE;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 /// What the verifiers' clock shows.
@@ -95,28 +99,6 @@ pub(crate) fn codes(verdict: &Verdict) -> Vec<Code> {
 
 pub(crate) fn answer(media_type: &str, content: &str) -> Response<Body> {
     Response::builder().header(CONTENT_TYPE, media_type).body(full(content.to_owned())).unwrap()
-}
-
-/// A port on which nobody ever takes up a connection, so that the kernel drops those that come.
-pub(crate) struct BlackHole {
-    pub(crate) port: u16,
-    _listener: TcpListener,
-    _waiting: Vec<TcpStream>,
-}
-
-impl BlackHole {
-    pub(crate) async fn open() -> Self {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let listener = socket.listen(1).unwrap();
-        let at = listener.local_addr().unwrap();
-        let mut waiting = Vec::new();
-        let soon = Duration::from_millis(100);
-        while let Ok(stream) = tokio::time::timeout(soon, TcpStream::connect(at)).await {
-            waiting.push(stream.unwrap());
-        }
-        Self { port: at.port(), _listener: listener, _waiting: waiting }
-    }
 }
 
 /// A port that leads to another one, and how many connections were made to it.
