@@ -78,6 +78,6 @@ pub use level::{Level, NEWEST, Version};
 pub use parse::{MAX_EXCLUSIONS, Parsed, parse, parse_exclusions};
 pub use place::Place;
 pub use pod::MAX_CONTAINERS;
-pub use policy::{MAX_MESSAGE, PodSecurity, Verdict, passed, skipped, summary};
+pub use policy::{MAX_MESSAGE, PodSecurity, Verdict, passed, summary};
 pub use problem::Problem;
 pub use violation::{BadValue, ErrorKind, FieldError, MAX_DETAIL, Violation};

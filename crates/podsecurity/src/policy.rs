@@ -114,12 +114,6 @@ pub fn passed(rule: &str) -> String {
     format!("Validation rule '{rule}' passed.")
 }
 
-/// The message of a rule that exceptions lift, as Kyverno has it: `keys` are their names, with
-/// their namespaces.
-pub fn skipped(keys: &[&str]) -> String {
-    clip_to(&format!("rule is skipped due to policy exceptions {}", keys.join(", ")), MAX_MESSAGE)
-}
-
 /// What Kubernetes' own admission says of a pod: each reason with its detail.
 pub fn summary(violations: &[Violation]) -> String {
     let mut parts = Vec::new();

@@ -33,12 +33,17 @@ impl Action {
         let path = fields.path_of(overrides);
         for (index, value) in fields.list(overrides, notes).iter().enumerate() {
             let path = format!("{path}[{index}]");
+            let before = notes.refusals.len();
             let mut entry = Fields::of(value, &path, notes);
             let action = word_of(entry.text("action", notes), &format!("{path}.action"), notes);
             let namespaces = entry.texts("namespaces", notes);
             entry.not_yet(&["namespaceSelector"], notes);
             entry.finish(notes);
-            found.extend(action.map(|enforce| Override { enforce, namespaces }));
+            // One that cannot be read as a whole lets nothing go.
+            let unread = notes.refusals.len() > before;
+            found.extend(
+                action.filter(|enforce| *enforce || !unread).map(|enforce| Override { enforce, namespaces }),
+            );
         }
         Self { own, overrides: found }
     }
@@ -73,8 +78,8 @@ pub(crate) fn word_of(text: Option<&str>, path: &str, notes: &mut Notes) -> Opti
 
 /// Whether a value under `failureAction` would enforce, whatever else is wrong with it.
 pub(crate) fn would_enforce(value: &Value, otherwise: bool) -> bool {
-    match value.get("failureAction") {
-        None => otherwise,
-        Some(own) => !own.as_str().is_some_and(|text| text.eq_ignore_ascii_case("audit")),
-    }
+    let audits = |own: &Value| own.as_str().is_some_and(|text| text.eq_ignore_ascii_case("audit"));
+    let overrides = value.get("failureActionOverrides").and_then(Value::as_array).into_iter().flatten();
+    overrides.into_iter().any(|entry| !audits(&entry["action"]))
+        || value.get("failureAction").map_or(otherwise, |own| !audits(own))
 }

@@ -24,7 +24,8 @@ pub(crate) fn rules(document: &Value) -> Vec<(Value, usize)> {
     let controllers = controllers(document, &written);
     let mut made = Vec::new();
     for (index, rule) in written.iter().enumerate() {
-        if !kinds(rule, "match").contains("Pod") {
+        // Images are verified in the pods that controllers make.
+        if !kinds(rule, "match").contains("Pod") || rule.get("verifyImages").is_some() {
             continue;
         }
         let plain: Vec<&str> = controllers.iter().copied().filter(|kind| *kind != CRON_JOB).collect();
@@ -38,11 +39,6 @@ pub(crate) fn rules(document: &Value) -> Vec<(Value, usize)> {
     }
     let written = written.into_iter().enumerate().map(|(index, rule)| (rule, index));
     written.chain(made).collect()
-}
-
-/// Whether a rule of this name was written for controllers.
-pub fn is_generated(rule: &str) -> bool {
-    rule.starts_with("autogen-")
 }
 
 /// The controllers that rules are written for: none, if any rule is one that cannot be.

@@ -42,7 +42,6 @@ mod validate;
 
 use countersign_jmespath::{Error, Expression};
 
-pub use autogen::is_generated;
 pub use drive::{Endless, MAX_ROUNDS};
 pub use engine::{Engine, Evaluation, Fact, Facts, Finding, MAX_IMAGES, Outcome, Phase, RuleResult, Want};
 pub use exceptions::Exception;

@@ -127,21 +127,24 @@ impl<'a> Run<'a> {
     fn begin(&mut self, facts: &Facts) -> Vec<Want> {
         let mut wants = Vec::new();
         let deleted = self.review.operation == "DELETE" || self.review.object().is_null();
-        // What is far too much is not worked on: every rule that covers an image denies it.
-        let too_many = images::of_pod(self.review.object()).len() > MAX_WORKED_ON;
-        if self.phase == Phase::Mutate && !deleted && !too_many {
+        if self.phase == Phase::Mutate && !deleted {
             self.mutate(facts, &mut wants);
             self.put_back();
         }
         self.names.mutated();
-        if self.phase == Phase::Validate && !too_many {
+        if self.phase == Phase::Validate {
             self.validate(facts, &mut wants);
         }
         if !deleted {
             self.judge(facts, &mut wants);
         }
-        wants.dedup();
-        wants
+        let mut seen: Vec<Want> = Vec::with_capacity(wants.len());
+        for want in wants {
+            if !seen.contains(&want) {
+                seen.push(want);
+            }
+        }
+        seen
     }
 
     /// Every rule of every policy that speaks of the namespace, in order.
@@ -233,6 +236,8 @@ impl<'a> Run<'a> {
     }
 
     fn mutate(&mut self, facts: &Facts, wants: &mut Vec<Want>) {
+        // What is far too much is not worked on, and does not go on as it is.
+        let too_many = images::of_pod(self.review.object()).len() > MAX_WORKED_ON;
         let mut over: Vec<&str> = Vec::new();
         for (policy, rule) in self.rules() {
             let Body::Mutate(steps) = &rule.body else { continue };
@@ -242,6 +247,7 @@ impl<'a> Run<'a> {
             let about = (policy, rule, Kind::Mutation);
             let answer = match self.enter(policy, rule, facts, wants) {
                 Begun::Not | Begun::Lacking => continue,
+                Begun::Ready if too_many => Err(format!("a pod has more than {MAX_WORKED_ON} images")),
                 Begun::Answered(Status::Error, why) => Err(why),
                 Begun::Answered(status, why) => Ok((status, why)),
                 Begun::Ready => match self.exceptions(policy, rule, facts, wants).as_slice() {
@@ -259,10 +265,7 @@ impl<'a> Run<'a> {
                     }
                     self.respond(about, (status, message), false, false);
                 }
-                Err(why) => {
-                    over.push(&policy.name);
-                    self.mutation_failed(policy, rule, &why);
-                }
+                Err(why) => self.mutation_failed(policy, rule, &why),
             }
         }
     }
@@ -323,7 +326,8 @@ impl<'a> Run<'a> {
                 Begun::Ready => self.hold(own, (policy, rule, enforce), facts, wants),
             };
             let Ok((status, message)) = answer else { continue };
-            if status != Status::Skip {
+            // What could not be judged keeps no other rule from judging.
+            if matches!(status, Status::Pass | Status::Fail) {
                 over.push(&policy.name);
             }
             let denies = self.tier == Tier::Fail
@@ -486,7 +490,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The words for exceptions that lift a rule.
+/// The words for exceptions that lift a rule, as Kyverno has them, without a space.
 fn lifted_by(exceptions: &[&Exception]) -> String {
     let names: Vec<&str> = exceptions.iter().map(|exception| exception.name.as_str()).collect();
     format!("rule is skipped due to policy exceptions{}", names.join(", "))

@@ -119,7 +119,8 @@ impl Selector {
     pub(crate) fn is_bound(&self) -> bool {
         let bound = |block: &Block| {
             let open = |pattern: &String| pattern.chars().all(|c| c == '*' || c == '?');
-            !block.who.is_empty() || (!block.namespaces.is_empty() && !block.namespaces.iter().any(open))
+            block.who.iter().any(|who| !who.is_anybody())
+                || (!block.namespaces.is_empty() && !block.namespaces.iter().any(open))
         };
         (!self.any.is_empty() && self.any.iter().all(bound)) || self.all.iter().any(bound)
     }
@@ -147,6 +148,10 @@ impl Block {
         for name in ["roles", "clusterRoles"] {
             let roles = fields.texts(name, notes);
             if !roles.is_empty() {
+                notes.only_given(
+                    &format!("{path}.{name}"),
+                    "the API server does not say which roles somebody has: name `subjects`",
+                );
                 block.who.push(Who::Roles(name, roles));
             }
         }
@@ -202,6 +207,8 @@ impl Block {
                     None => Err(want),
                 }
             }
+            // Labels of a Namespace are its own: `selector` speaks of these.
+            Some(_) if review.kind == "Namespace" => Ok(false),
             _ => Ok(holds),
         }
     }
@@ -230,6 +237,18 @@ fn has(map: &Value, (key, value): &(String, String)) -> bool {
 }
 
 impl Who {
+    /// Whether anybody could be one of these.
+    fn is_anybody(&self) -> bool {
+        let open = |pattern: &str| pattern.contains(['*', '?']);
+        let everybody = ["system:authenticated", "system:unauthenticated", "system:serviceaccounts"];
+        match self {
+            Self::Subjects(subjects) => subjects.iter().any(|(kind, name, namespace)| {
+                open(name) || open(namespace) || (kind == "Group" && everybody.contains(&name.as_str()))
+            }),
+            Self::Roles(_, roles) => roles.iter().any(|role| open(role)),
+        }
+    }
+
     /// Whether it is one of these. Where nobody says who makes a request, `match` asks for nobody, and
     /// `exclude` excludes nobody.
     fn is_by(&self, review: &Review, excludes: bool) -> bool {

@@ -315,12 +315,17 @@ impl Loop {
         }
         match self.preconditions.hold(scene.names) {
             Ok(true) => {}
-            Err(error @ Error::Missing(_)) => return Err(error),
-            // One element that cannot be asked about is left out, as upstream.
-            Ok(false) | Err(_) => return Ok((Status::Skip, String::new())),
+            Ok(false) => return Ok((Status::Skip, String::new())),
+            // An element that cannot be asked about is not left out: whoever wrote it may have seen to that.
+            Err(error) => return Err(error),
         }
         let of_element = self.element_scope.unwrap_or(element.is_object());
-        let value = if of_element { element } else { scene.names.current().clone() };
+        let value = match of_element {
+            true => element,
+            // Conditions speak of what is in scope.
+            false if matches!(*self.check, Check::Deny(_)) => Value::Null,
+            false => scene.names.current().clone(),
+        };
         let message = words.template.and_then(|template| template.fill(scene.names).ok());
         let message = message.as_ref().map(shown);
         let words = Words { message: message.as_deref().map_or(words.message, str::trim), ..words };

@@ -523,6 +523,58 @@ fn a_pod_of_far_too_many_images_is_not_worked_on() {
     let (outcome, asked) = run(&engine, &review, Phase::Mutate, Tier::Fail, &by_name);
     assert!(outcome.denials.len() <= 256 && !outcome.denials.is_empty() && asked.is_empty());
     assert_eq!(outcome.object, *review.object());
+    let told: Vec<&String> = outcome.denials.iter().chain(&outcome.warnings).collect();
+    assert!(told.iter().any(|text| text.contains("more than 256 images")), "{:?}", outcome.warnings);
+    // Nor does it go on unchanged where nothing else denies it.
+    let change = DENY.replace(
+        "validate: { message: no host PID, pattern: { spec: { =(hostPID): false } } }",
+        "mutate: { patchStrategicMerge: { spec: { hostPID: false } } }",
+    );
+    let (outcome, _) = run(&self::engine(&[&change], ""), &review, Phase::Mutate, Tier::Fail, &by_name);
+    assert!(outcome.denials.concat().contains("more than 256 images"), "{outcome:?}");
+}
+
+#[test]
+fn many_images_keep_no_other_rule_from_judging() {
+    let engine = self::engine(&[DENY], "");
+    let mut object = pod(&["a:1"; 300]);
+    object["spec"]["hostPID"] = json!(true);
+    let review = review("CREATE", "default", object, None);
+    let (outcome, _) = run(&engine, &review, Phase::Validate, Tier::Fail, &by_name);
+    assert!(outcome.denials.concat().contains("no host PID"), "{:?}", outcome.denials);
+}
+
+const DENY: &str = "apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata: { name: deny }\nspec:\n  validationFailureAction: Enforce\n  rules:\n    - name: r\n      match: { any: [{ resources: { kinds: [Pod] } }] }\n      validate: { message: no host PID, pattern: { spec: { =(hostPID): false } } }\n";
+
+#[test]
+fn what_cannot_be_read_of_an_action_lets_nothing_go() {
+    let pid = || {
+        let mut object = pod(&["a:1"]);
+        object["spec"]["hostPID"] = json!(true);
+        review("CREATE", "default", object, None)
+    };
+    let overridden = |list: &str| {
+        DENY.replace("Enforce\n", &format!("Enforce\n  validationFailureActionOverrides: [{list}]\n"))
+    };
+    for policy in [
+        overridden("{ action: Audit, namespaceSelector: { matchLabels: { env: dev } } }"),
+        overridden("{ action: Audit, namespaces: [1] }"),
+        // A rule that cannot be loaded, and enforces in one namespace.
+        DENY.replace("Enforce\n", "Audit\n").replace(
+            "validate: { message: no host PID,",
+            "validate: { failureAction: Audit, failureActionOverrides: [{ action: Enforce, namespaces: [default] }], cel: {},",
+        ),
+        // Nobody says at admission which roles somebody has.
+        DENY.replace("kinds: [Pod] }", "kinds: [Pod] }, clusterRoles: [edit]"),
+    ] {
+        let read = policies(&[&policy]);
+        assert!(!read[0].refusals.is_empty(), "{policy}");
+        let (outcome, _) = run(&Engine::new(read, site("")), &pid(), Phase::Validate, Tier::Fail, &by_name);
+        assert!(!outcome.denials.is_empty(), "{policy}");
+    }
+    let audited = overridden("{ action: Audit, namespaces: [default] }");
+    let (outcome, _) = run(&self::engine(&[&audited], ""), &pid(), Phase::Validate, Tier::Fail, &by_name);
+    assert_eq!(outcome.denials, Vec::<String>::new());
 }
 
 #[test]

@@ -439,5 +439,64 @@ fn an_exception_that_authors_of_pods_could_give_themselves_lifts_no_verification
     assert!(admits("compatible", by_name) && !admits("strict", by_name));
     assert!(!admits("strict", "{ resources: { kinds: [Pod], namespaces: ['*'] } }"));
     assert!(admits("strict", "{ resources: { kinds: [Pod], names: ['*db*'], namespaces: [apps] } }"));
+    // Who makes the pod bounds it, unless that is anybody.
+    let by = |kind: &str, name: &str| {
+        format!("{{ resources: {{ kinds: [Pod] }}, subjects: [{{ kind: {kind}, name: '{name}' }}] }}")
+    };
+    assert!(admits("strict", &by("Group", "dev")));
+    for (kind, name) in [("Group", "system:authenticated"), ("User", "*"), ("User", "j*")] {
+        assert!(!admits("strict", &by(kind, name)), "{kind} {name}");
+    }
     assert!(Reference::parse("registry.local/a:1").is_ok());
+}
+
+#[test]
+fn an_element_that_cannot_be_asked_about_is_not_left_out() {
+    let rules = "  - name: r\n    match: { any: [{ resources: { kinds: [Pod] } }] }\n    validate:\n      message: no\n      foreach:\n        - list: request.object.spec.containers\n          preconditions: { all: [{ key: \"{{ element.args[0] || '' }}\", operator: NotEquals, value: x }] }\n          pattern: { securityContext: { privileged: false } }\n";
+    let engine = engine(&[policy("p", ENFORCE, rules)]);
+    let of = |argument: &str| {
+        let container = json!({ "name": "c", "args": [argument], "securityContext": { "privileged": true } });
+        validate(&engine, &pod(json!({ "containers": [container] })))
+    };
+    assert_eq!(one(&of("x")).0, Status::Skip);
+    assert_eq!(one(&of("y")).0, Status::Fail);
+    // What a pod's author writes there takes no rule away.
+    let outcome = of("{{");
+    assert!(one(&outcome).0 == Status::Error && !outcome.denials.is_empty(), "{outcome:#?}");
+}
+
+#[test]
+fn facts_are_asked_for_once_however_many_rules_want_them() {
+    let context = |name: &str| {
+        format!(
+            "  - name: {name}\n    match: {{ any: [{{ resources: {{ kinds: [Pod] }} }}] }}\n    context: [{{ name: m, configMap: {{ name: {name}, namespace: apps }} }}]\n    validate: {{ message: no, deny: {{}} }}\n"
+        )
+    };
+    let rules: String = ["a", "b", "a"].map(context).concat();
+    let engine = engine(&[policy("p", ENFORCE, &rules)]);
+    let review = review("CREATE", &pod(json!({})), None);
+    let Evaluation::Needs(wants) = engine.evaluate(&review, Phase::Validate, Tier::Fail, &Facts::default())
+    else {
+        panic!("nothing is lacking")
+    };
+    assert_eq!(wants.len(), 2, "{wants:?}");
+}
+
+#[test]
+fn an_error_is_not_the_last_word_of_a_policy() {
+    let spec = "validationFailureAction: Enforce\n  failurePolicy: Ignore\n  applyRules: One";
+    let rule = |name: &str, key: &str| {
+        format!(
+            "  - name: {name}\n    match: {{ any: [{{ resources: {{ kinds: [Pod] }} }}] }}\n    validate: {{ message: no, deny: {{ conditions: {{ all: [{{ key: \"{key}\", operator: Equals, value: true }}] }} }} }}\n"
+        )
+    };
+    let rules = rule("odd", "{{ request.object.metadata.labels.odd }}")
+        + &rule("good", "{{ request.object.spec.hostPID }}");
+    let engine = engine(&[policy("p", spec, &rules)]);
+    let mut object = pod(json!({ "hostPID": true }));
+    object["metadata"]["labels"] = json!({ "odd": "{{" });
+    let outcome = validate(&engine, &object);
+    let statuses: Vec<Status> = outcome.responses.iter().map(|response| response.status).collect();
+    assert_eq!(statuses, [Status::Error, Status::Fail]);
+    assert!(!outcome.denials.is_empty());
 }
