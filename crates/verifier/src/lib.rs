@@ -24,6 +24,7 @@ mod find;
 mod flight;
 mod proofs;
 mod resolve;
+mod revocation;
 mod route;
 mod settings;
 mod verdicts;

@@ -39,6 +39,8 @@ type Key = (Digest, Digest, u64, Option<String>);
 struct Remembered {
     proven: Proven,
     judged: Time,
+    /// Whether the clock was behind.
+    behind: bool,
 }
 
 /// What is verified already.
@@ -121,6 +123,8 @@ impl Proofs {
     ) -> Result<Proven, Vec<Check>> {
         let key = key(question, digest, settings);
         if let Some(remembered) = lock(&self.remembered).get(&key)
+            // What a clock that is behind has excused is not excused any more when it is set.
+            && remembered.behind == asked.remark.is_some()
             && remembered.still_holds(asked.time)
         {
             return Ok(remembered.proven.clone());
@@ -160,7 +164,8 @@ impl Proofs {
         if remembered.len() >= MOST_REMEMBERED {
             remembered.clear();
         }
-        let remember = Remembered { proven: proven.clone(), judged: asked.time };
+        let behind = asked.remark.is_some();
+        let remember = Remembered { proven: proven.clone(), judged: asked.time, behind };
         remembered.insert(key(question, digest, settings), remember);
     }
 }
@@ -171,10 +176,6 @@ impl Remembered {
         let period = self.proven.proof.get().period;
         if period == Period::default() {
             return true;
-        }
-        // What a clock that is behind has excused is not excused any more when it is set.
-        if matches!(now, Time::Behind(_)) != matches!(self.judged, Time::Behind(_)) {
-            return false;
         }
         let (Some(now), Some(judged)) = (now.moment(), self.judged.moment()) else {
             return now == self.judged;

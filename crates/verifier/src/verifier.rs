@@ -1,8 +1,7 @@
 //! The verifier.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use countersign_clock::Clock;
@@ -17,15 +16,13 @@ use crate::find::{Found, find};
 use crate::flight::Flights;
 use crate::proofs::{Asked, Proofs, Proven, remarks};
 use crate::resolve::{Resolved, resolve};
+use crate::revocation::Revocation;
 use crate::route::{Route, Routes, Rules, SetupError, SourceLoader, Who};
 use crate::verdicts::{failed, internal, refused_trust, too_long, verified};
 use crate::{Settings, who};
 
 /// How long a definite negative answer is held.
 pub const HELD_NEGATIVE: Duration = Duration::from_secs(10);
-
-/// Digests of which is remembered whether they are indexes.
-const MOST_SHAPES: usize = 1024;
 
 /// What a flight for signatures is about. Signatures live in repositories: the same digest may
 /// be unsigned in another one, so a negative answer is only for this one.
@@ -80,8 +77,7 @@ pub struct Verifier {
     /// By the host as written, since rules are found by it.
     tags: Flights<(Reference, Option<Digest>), Resolved>,
     searches: Flights<SearchKey, Found>,
-    /// Which digests are of indexes, as far as endpoints have been asked.
-    shapes: Mutex<HashMap<Digest, Option<Arc<Index>>>>,
+    revocation: Revocation,
 }
 
 impl Verifier {
@@ -94,15 +90,17 @@ impl Verifier {
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
         let routes = Routes::new(rules, load, settings.registry_limits, settings.timing, Arc::clone(&clock));
+        let settings = Arc::new(settings);
+        let revocation = Revocation::new(Arc::clone(&settings), Arc::clone(&store), Arc::clone(&clock));
         Arc::new(Self {
-            settings: Arc::new(settings),
+            settings,
             routes,
             proofs: Proofs::new(Arc::clone(&store), Arc::clone(&clock)),
             store,
             clock,
             tags: Flights::default(),
             searches: Flights::default(),
-            shapes: Mutex::default(),
+            revocation,
         })
     }
 
@@ -163,11 +161,11 @@ impl Verifier {
                 Resolved::Failed { outcome, checks } => return Some(failed(question, outcome, checks)),
             },
         };
-        if let Some(verdict) = self.revoked(question, &digest, index.as_deref()) {
+        if let Some(verdict) = self.revocation.refuses(question, &digest, index.as_deref()) {
             return Some(verdict);
         }
         if let Ok(proven) = self.known(question, &digest, &trust, &asked) {
-            if at.is_none() && !self.has_shape(&digest) {
+            if at.is_none() && !self.revocation.knows(&digest) {
                 return None;
             }
             return Some(verified(question, &digest, &proven, self.endpoint_name(question, at), Vec::new()));
@@ -213,17 +211,23 @@ impl Verifier {
         };
         let mut known = None;
         if let Some(digest) = question.image.digest() {
-            if let Some(verdict) = self.revoked(question, digest, None) {
+            if let Some(verdict) = self.revocation.refuses(question, digest, None) {
                 return verdict;
             }
             known = self.known(question, digest, &trust, &asked).ok().map(|proven| (digest, proven));
-            if let Some((digest, proven)) = known.as_ref().filter(|(digest, _)| self.has_shape(digest)) {
+            if let Some((digest, proven)) = known.as_ref().filter(|(digest, _)| self.revocation.knows(digest))
+            {
                 return verified(question, digest, proven, None, Vec::new());
             }
         }
         let refused = |code, detail| Verdict::because(question.image.clone(), Outcome::Refused, code, detail);
         let route = match self.routes.of(&question.image) {
             Ok(route) if !route.endpoints.is_empty() => route,
+            // Who is asked by nobody, or cannot be, has nothing to show: the proof stands.
+            Ok(_) | Err(_) if known.is_some() => {
+                let Some((digest, proven)) = known else { return internal(question) };
+                return verified(question, digest, &proven, None, Vec::new());
+            }
             Ok(_) => {
                 let detail = format!("nothing names an endpoint for `{}`", question.image.domain());
                 return refused(Code::HostNotListed, detail);
@@ -231,10 +235,8 @@ impl Verifier {
             Err(error) => return refused(Code::Malformed, error.to_string()),
         };
         let mut inquiry = Inquiry { question, trust, asked, route, who: None, purpose };
-        if let Some((digest, proven)) = known {
-            return self.unless_it_lists_revoked(&inquiry, digest, &proven).await;
-        }
-        let verdict = self.inquire(&inquiry, answered).await;
+        let known = known.as_ref().map(|(digest, proven)| (*digest, proven));
+        let verdict = self.answer(&inquiry, known, answered).await;
         let denied = |check: &Check| check.code == Code::Unauthorized;
         if verdict.proof().is_some() || !verdict.checks.iter().any(denied) {
             return verdict;
@@ -245,7 +247,7 @@ impl Verifier {
             Ok(Some((who, route))) => {
                 inquiry.who = Some(who.id);
                 inquiry.route = route;
-                self.inquire(&inquiry, answered).await
+                self.answer(&inquiry, known, answered).await
             }
             Err(check) => {
                 let mut verdict = verdict;
@@ -255,25 +257,19 @@ impl Verifier {
         }
     }
 
-    /// Whether it is known what a digest lists, where that counts.
-    fn has_shape(&self, digest: &Digest) -> bool {
-        self.settings.revoked.is_empty()
-            || self.store.index(digest).is_some()
-            || lock(&self.shapes).contains_key(digest)
-    }
-
-    /// What is proven and may be an index: it is looked at once, for what it lists. Where nobody has
-    /// it to show, the proof stands.
-    async fn unless_it_lists_revoked(
+    /// From the endpoints. What is proven and may be an index is only looked at, once, for what it
+    /// lists; where nobody has it to show, or nobody answers, the proof stands.
+    async fn answer(
         self: &Arc<Self>,
         inquiry: &Inquiry<'_>,
-        digest: &Digest,
-        proven: &Proven,
+        known: Option<(&Digest, &Proven)>,
+        answered: &AtomicBool,
     ) -> Verdict {
         let question = inquiry.question;
+        let Some((digest, proven)) = known else { return self.inquire(inquiry, answered).await };
         match self.resolved(inquiry, &question.image).await {
             Resolved::Found { index, checks, .. } => {
-                if let Some(verdict) = self.revoked(question, digest, index.as_deref()) {
+                if let Some(verdict) = self.revocation.refuses(question, digest, index.as_deref()) {
                     return verdict;
                 }
                 let small = index.as_ref().filter(|index| index.is_small());
@@ -282,7 +278,11 @@ impl Verifier {
                 }
                 verified(question, digest, proven, None, checks)
             }
-            Resolved::Failed { checks, .. } => verified(question, digest, proven, None, checks),
+            Resolved::Failed { outcome: Outcome::Undecided | Outcome::NotFound, checks } => {
+                self.revocation.is_unseen(digest);
+                verified(question, digest, proven, None, checks)
+            }
+            Resolved::Failed { outcome, checks } => failed(question, outcome, checks),
         }
     }
 
@@ -325,7 +325,7 @@ impl Verifier {
         let Resolution { digest, at, index, mut checks } = resolution;
         let question = inquiry.question;
         let endpoint = Some(inquiry.route.endpoints[at].endpoint.url().to_owned());
-        if let Some(verdict) = self.revoked(question, &digest, index.as_deref()) {
+        if let Some(verdict) = self.revocation.refuses(question, &digest, index.as_deref()) {
             return Verdict { endpoint, ..verdict };
         }
         if let Ok(proven) = self.known(question, &digest, &inquiry.trust, &inquiry.asked) {
@@ -385,7 +385,8 @@ impl Verifier {
             not.checks.push(Check::new(at_endpoint, artifact, Code::ForeignManifest, detail));
             return Err(not);
         }
-        if let Some(verdict) = self.revoked(inquiry.question, &index.digest, Some(&index)) {
+        // What else it lists, a node does not take.
+        if let Some(verdict) = self.revocation.refuses_itself(inquiry.question, &index.digest) {
             return Err(verdict);
         }
         let of_index = match self.known(inquiry.question, &index.digest, &inquiry.trust, &inquiry.asked) {
@@ -497,14 +498,8 @@ impl Verifier {
             outcome: Outcome::Refused,
             checks: internal(inquiry.question).checks,
         });
-        if let Resolved::Found { digest, index, .. } = &found
-            && !self.settings.revoked.is_empty()
-        {
-            let mut shapes = lock(&self.shapes);
-            if shapes.len() >= MOST_SHAPES {
-                shapes.clear();
-            }
-            shapes.insert(digest.clone(), index.clone());
+        if let Resolved::Found { digest, index, .. } = &found {
+            self.revocation.saw(digest, index.as_deref());
         }
         found
     }
@@ -518,7 +513,10 @@ impl Verifier {
         if let Some(digest) = question.image.digest() {
             // That nothing of it counts is worth a word: a key may have gone, or its time be over.
             return match self.known(question, digest, &trust, &asked) {
-                Ok(proven) => verified(question, digest, &proven, None, checks),
+                Ok(proven) => {
+                    self.revocation.is_unseen(digest);
+                    verified(question, digest, &proven, None, checks)
+                }
                 Err(more) => {
                     checks.extend(more);
                     undecided(checks)
@@ -534,7 +532,7 @@ impl Verifier {
             checks.insert(0, Check::new("evidence", "tag record", Code::NotPresent, detail));
             return undecided(checks);
         }
-        if let Some(verdict) = self.revoked(question, &record.digest, None) {
+        if let Some(verdict) = self.revocation.refuses(question, &record.digest, None) {
             return verdict;
         }
         match self.known(question, &record.digest, &trust, &asked) {
@@ -553,25 +551,6 @@ impl Verifier {
                 undecided(checks)
             }
         }
-    }
-
-    /// A digest that the site has revoked is refused, and so is an index from which a node may take one.
-    fn revoked(&self, question: &Question, digest: &Digest, index: Option<&Index>) -> Option<Verdict> {
-        if self.settings.revoked.is_empty() {
-            return None;
-        }
-        let shape = || lock(&self.shapes).get(digest).cloned().flatten();
-        let known = if index.is_none() { self.store.index(digest).or_else(shape) } else { None };
-        let lists = index.or(known.as_deref()).map(|index| index.lists.as_slice()).unwrap_or_default();
-        let revoked =
-            std::iter::once(digest).chain(lists).find(|digest| self.settings.revoked.contains(digest))?;
-        let detail = if revoked == digest {
-            format!("{digest} is revoked by the site")
-        } else {
-            format!("{digest} lists {revoked}, which is revoked by the site")
-        };
-        let verdict = Verdict::because(question.image.clone(), Outcome::Refused, Code::Revoked, detail);
-        Some(Verdict { digest: Some(digest.clone()), ..verdict })
     }
 
     fn search_key(&self, question: &Question, digest: &Digest, who: Option<Digest>) -> SearchKey {
@@ -593,8 +572,4 @@ impl Verifier {
         let route = self.routes.of(&question.image).ok()?;
         Some(route.endpoints.get(at?)?.endpoint.url().to_owned())
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,13 +6,13 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Duration;
 
 use common::{ask, codes, endpoint, memory, never_fresh, signer, verifier, verifier_at};
 use countersign_clock::ManualClock;
 use countersign_evidence::{Memory, Store};
-use countersign_https::Authority;
+use countersign_https::{Authority, full};
 use countersign_reference::{Digest, Reference, Rewriter};
 use countersign_sample::{SampleRegistry, Shape};
 use countersign_signature::sign::Signer;
@@ -21,6 +21,7 @@ use countersign_verdict::{
     Attestor, AttestorSet, Attestors, Code, KeyAttestor, Outcome, Period, Question, Verdict,
 };
 use countersign_verifier::{Purpose, Settings, Verifier};
+use hyper::Response;
 use tokio::time::Instant;
 
 /// A registry, and the endpoint that leads to it.
@@ -153,6 +154,61 @@ async fn t_18_what_is_revoked_or_over_is_not_verified() {
     let revoked = [child.digest.clone()].into();
     let after = verifier(&endpoints, Settings { revoked, ..never_fresh() }, bare);
     assert!(ask(&after, &attestors, &pinned).await.proof().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t_18_a_registry_that_hides_an_index_gets_nothing_revoked_in() {
+    let ((signer, attestors), authority) = (signer(), Authority::generate("site").unwrap());
+    let status = Arc::new(AtomicU16::new(0));
+    let said = Arc::clone(&status);
+    let lie = move |path: &str| match said.load(Ordering::SeqCst) {
+        status @ 1.. if path.contains("/manifests/") => {
+            let there = status == 307;
+            let answer = Response::builder().status(status);
+            let answer = if there { answer.header("location", "https://192.0.2.1/x") } else { answer };
+            Some(answer.body(full("")).unwrap())
+        }
+        _ => None,
+    };
+    let registry = SampleRegistry::start(&authority, lie).await.unwrap();
+    let url = format!("https://127.0.0.1:{}", registry.port);
+    let endpoints = [endpoint("a", &url, authority.pem())];
+    let children = ["amd64", "arm64"].map(|arch| registry.push_image(&format!("a/c:{arch}"), arch).unwrap());
+    let index = registry.push_index("a/c:1", &children).unwrap();
+    let material = signer.bundle(&index.digest, &BTreeMap::new()).unwrap();
+    registry.attach("a/c", &index, material.clone()).unwrap();
+    let [amd64, arm64] = children.map(|child| child.digest);
+    let trust = Trust::new(&attestors).unwrap();
+    let (at, artifact) = (String::new(), String::new());
+    let mut judge = Judge::new(&trust, &index.digest, Terms::within(SignatureLimits::DEFAULT));
+    let proof = judge.add(&Located { at, artifact, material }).unwrap();
+    // Only the proof is known, as of an index that is too large to be kept.
+    let after = || {
+        let (store, revoked): (Arc<dyn Store>, _) = (Arc::new(Memory::default()), [amd64.clone()].into());
+        store.keep(&proof, None);
+        verifier(&endpoints, Settings { revoked, ..never_fresh() }, store)
+    };
+    let pinned = format!("registry.local/a/c@{}", index.digest);
+    for (said, outcome) in [(401, Outcome::Forbidden), (307, Outcome::Refused)] {
+        status.store(said, Ordering::SeqCst);
+        assert_eq!(ask(&after(), &attestors, &pinned).await.outcome, outcome, "{said}");
+    }
+    // Who has nothing, or says nothing, hides nothing from a node either; and is not asked each time.
+    for said in [404, 503] {
+        status.store(said, Ordering::SeqCst);
+        let after = after();
+        assert!(ask(&after, &attestors, &pinned).await.proof().is_some(), "{said}");
+        let question = Question::new(Reference::parse(&pinned).unwrap(), attestors.clone());
+        assert!(after.at_hand(&question).is_some(), "{said}");
+    }
+    let nowhere = format!("nowhere.example/a/c@{}", index.digest);
+    assert!(ask(&after(), &attestors, &nowhere).await.proof().is_some());
+    // A sibling of what is revoked is none of it.
+    status.store(0, Ordering::SeqCst);
+    let verdict = ask(&after(), &attestors, &format!("registry.local/a/c:1@{arm64}")).await;
+    assert!(verdict.proof().is_some(), "{verdict:#?}");
+    let verdict = ask(&after(), &attestors, &format!("registry.local/a/c:1@{amd64}")).await;
+    assert_eq!(codes(&verdict), [Code::Revoked]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
