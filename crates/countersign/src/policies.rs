@@ -33,34 +33,30 @@ pub(crate) fn all_keys(site: &Site, load: &SourceLoader) -> Result<BTreeMap<Stri
     site.trust.keys.iter().map(read).collect()
 }
 
-/// Whether a file of a directory of policies is one of them.
-pub(crate) fn is_policy_file(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
-}
+/// Files and what they say.
+pub(crate) type Files = Vec<(PathBuf, Result<String, String>)>;
 
-/// The policies of a directory (`*.yaml`, `*.yml`) and their files, in the order of the names of these.
-pub(crate) fn in_directory(directory: &Path, keys: &Keys) -> Result<Vec<(PathBuf, Policy)>> {
-    let entries = std::fs::read_dir(directory);
-    let entries = entries.with_context(|| format!("cannot read --policies {}", directory.display()))?;
-    let entries: std::io::Result<Vec<_>> = entries.collect();
-    let entries = entries.with_context(|| format!("cannot read --policies {}", directory.display()))?;
-    let mut paths: Vec<_> = entries.into_iter().map(|entry| entry.path()).collect();
-    paths.retain(|path| is_policy_file(path));
+/// The policy files of a directory (`*.yaml`, `*.yml`), in the order of their names.
+pub(crate) fn in_directory(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let paths = std::fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.path()));
+    let mut paths = paths.collect::<std::io::Result<Vec<PathBuf>>>()?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml"));
     paths.sort();
-    let policies = in_files(&paths, keys)?;
-    if policies.is_empty() {
-        bail!("there is no policy in {}", directory.display());
-    }
-    Ok(policies)
+    Ok(paths)
 }
 
-/// The policies of these files, each with its own. What cannot be loaded is told; a name that stands twice is a mistake.
-pub(crate) fn in_files(paths: &[PathBuf], keys: &Keys) -> Result<Vec<(PathBuf, Policy)>> {
+/// What these files say.
+pub(crate) fn of_files(paths: &[PathBuf]) -> Files {
+    paths.iter().map(|path| (path.clone(), sources::text(path))).collect()
+}
+
+/// The policies of these files, each with its own; a name that stands twice is a mistake.
+pub(crate) fn load(files: &Files, keys: &Keys) -> Result<Vec<(PathBuf, Policy)>> {
     let mut policies: Vec<(PathBuf, Policy)> = Vec::new();
-    for path in paths {
+    for (path, text) in files {
         let shown = path.display();
-        let text = sources::text(path).map_err(anyhow::Error::msg)?;
-        for document in countersign_yaml::documents(&text).with_context(|| shown.to_string())? {
+        let text = text.as_ref().map_err(|error| anyhow!("{error}"))?;
+        for document in countersign_yaml::documents(text).with_context(|| shown.to_string())? {
             let Some(policy) = countersign_policy::load(&document, keys) else {
                 warn(&format!("{shown}: a document that is no ClusterPolicy or Policy is left out"));
                 continue;
@@ -68,14 +64,21 @@ pub(crate) fn in_files(paths: &[PathBuf], keys: &Keys) -> Result<Vec<(PathBuf, P
             if policies.iter().any(|(_, other)| other.name == policy.name) {
                 bail!("{shown}: policy `{}` stands twice", policy.name);
             }
-            for refusal in &policy.refusals {
-                warn(&format!("{shown}: policy `{}`: refused: {refusal}", policy.name));
-            }
-            for warning in &policy.warnings {
-                warn(&format!("{shown}: policy `{}`: {warning}", policy.name));
-            }
             policies.push((path.clone(), policy));
         }
     }
     Ok(policies)
+}
+
+/// Tells what of these policies cannot be loaded or has no effect.
+pub(crate) fn tell(policies: &[(PathBuf, Policy)]) {
+    for (path, policy) in policies {
+        let shown = path.display();
+        for refusal in &policy.refusals {
+            warn(&format!("{shown}: policy `{}`: refused: {refusal}", policy.name));
+        }
+        for warning in &policy.warnings {
+            warn(&format!("{shown}: policy `{}`: {warning}", policy.name));
+        }
+    }
 }

@@ -48,7 +48,8 @@ pub(crate) async fn run(arguments: &VerifyArguments) -> Result<Exit> {
     let lines = match &setup.site {
         Some(site) if !arguments.policy.is_empty() => {
             let keys = policies::keys(site, &*setup.load)?;
-            let policies = policies::in_files(&arguments.policy, &keys)?;
+            let policies = policies::load(&policies::of_files(&arguments.policy), &keys)?;
+            policies::tell(&policies);
             let policies = policies.into_iter().map(|(_, policy)| policy).collect();
             let engine = Engine::new(policies, Arc::clone(site));
             let lines = arguments.images.iter().map(|image| {

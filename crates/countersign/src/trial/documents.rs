@@ -204,10 +204,5 @@ fn files(path: &Path) -> Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
-    let entries = std::fs::read_dir(path).with_context(|| path.display().to_string())?;
-    let entries: std::io::Result<Vec<_>> = entries.map(|entry| Ok(entry?.path())).collect();
-    let mut files = entries.with_context(|| path.display().to_string())?;
-    files.retain(|file| policies::is_policy_file(file));
-    files.sort();
-    Ok(files)
+    policies::in_directory(path).with_context(|| path.display().to_string())
 }
