@@ -64,14 +64,14 @@ fn operators(key: &Value, value: &Value) {
     for (inside, outside) in [("AllIn", "AnyNotIn"), ("AnyIn", "AllNotIn"), ("In", "NotIn")] {
         assert!(!(holds(inside) && holds(outside)), "{key} and {value}");
     }
-    if let (Some(key), Some(value)) = (key.as_str(), value.as_str()) {
-        if let (Some(left), Some(right)) = (Quantity::parse(key), Quantity::parse(value)) {
-            let negative = |text: &str| match text.strip_prefix('-') {
-                Some(text) => Quantity::parse(text),
-                None => Quantity::parse(&format!("-{}", text.strip_prefix('+').unwrap_or(text))),
-            };
-            let (mirrored, other) = (negative(value), negative(key));
-            assert!(mirrored.is_some() && mirrored.cmp(&other) == left.cmp(&right), "{key} and {value}");
-        }
+    if let (Some(key), Some(value)) = (key.as_str(), value.as_str())
+        && let (Some(left), Some(right)) = (Quantity::parse(key), Quantity::parse(value))
+    {
+        let negative = |text: &str| match text.strip_prefix('-') {
+            Some(text) => Quantity::parse(text),
+            None => Quantity::parse(&format!("-{}", text.strip_prefix('+').unwrap_or(text))),
+        };
+        let (mirrored, other) = (negative(value), negative(key));
+        assert!(mirrored.is_some() && mirrored.cmp(&other) == left.cmp(&right), "{key} and {value}");
     }
 }

@@ -35,6 +35,13 @@ pub enum Error {
     Tls(String),
     /// It failed so a moment ago, and is not tried again yet.
     HeldOff(Box<Self>),
+    /// Where the endpoint sends to could not be reached, which says nothing of the endpoint.
+    Elsewhere {
+        /// Whom it sends to.
+        host: String,
+        /// Why not.
+        why: Box<Self>,
+    },
     /// Time was over.
     Timeout,
     /// Another status: 429, 5xx and whatever is unexpected.
@@ -72,9 +79,9 @@ impl Error {
     /// says nothing of the endpoint.
     pub(crate) fn of_elsewhere(self, uri: &Uri) -> Self {
         match self {
-            Self::Dial(why) | Self::Tls(why) => {
+            why @ (Self::Dial(_) | Self::Tls(_)) => {
                 let host = uri.authority().map(ToString::to_string).unwrap_or_default();
-                Self::Broken(format!("{host}, where the registry sends to: {why}"))
+                Self::Elsewhere { host, why: Box::new(why) }
             }
             other => other,
         }
@@ -88,6 +95,7 @@ impl Error {
             Self::Dial(_)
             | Self::Tls(_)
             | Self::HeldOff(_)
+            | Self::Elsewhere { .. }
             | Self::Timeout
             | Self::Status(_)
             | Self::Broken(_)
@@ -105,6 +113,7 @@ impl fmt::Display for Error {
             Self::Denied(status) => write!(f, "it does not let us look ({status})"),
             Self::Dial(why) => write!(f, "cannot connect: {why}"),
             Self::Tls(why) => write!(f, "TLS failed: {why}"),
+            Self::Elsewhere { host, why } => write!(f, "it sends to {host}: {why}"),
             Self::HeldOff(why) => write!(f, "could not be reached a moment ago: {why}"),
             Self::Timeout => f.write_str("no answer in time"),
             Self::Status(status) => write!(f, "it answered {status}"),

@@ -141,13 +141,17 @@ impl Exchange {
             .https_or_http()
             .enable_http1()
             .wrap_connector(connector.clone());
-        let client = Client::builder(hyper_util::rt::TokioExecutor::new())
-            .pool_idle_timeout(Duration::from_secs(30))
-            .pool_max_idle_per_host(32)
-            .http1_max_buf_size(READ_AHEAD)
-            .pool_timer(hyper_util::rt::TokioTimer::new())
-            .build(https);
-        let (asking, url) = (client.clone(), format!("{}/v2/", connector.base()));
+        let client = |idle: usize| {
+            Client::builder(hyper_util::rt::TokioExecutor::new())
+                .pool_idle_timeout(Duration::from_secs(30))
+                .pool_max_idle_per_host(idle)
+                .http1_max_buf_size(READ_AHEAD)
+                .pool_timer(hyper_util::rt::TokioTimer::new())
+                .build(https.clone())
+        };
+        // Whether an endpoint can be reached is nothing that a connection from before could tell.
+        let (client, asking) = (client(32), client(0));
+        let url = format!("{}/v2/", connector.base());
         let probe: Probe = Arc::new(move || there(asking.clone(), url.clone(), timing.request).boxed());
         let own = Arc::new(Semaphore::new(limits.endpoint_requests));
         Ok(Self {

@@ -6,8 +6,8 @@ use countersign_manifest::{Descriptor, EMPTY};
 use countersign_reference::Digest;
 use countersign_registry::{Class, Error, Referrers};
 use countersign_signature::{
-    BUNDLE_MEDIA_TYPE_PREFIX, Judge, Limits, Located, Material, SIMPLE_SIGNING_MEDIA_TYPE, Signatures, Terms,
-    Trust, Verified,
+    BUNDLE_MEDIA_TYPE_PREFIX, Judge, Limits, Located, Material, SIGNATURE_ANNOTATION,
+    SIMPLE_SIGNING_MEDIA_TYPE, Signatures, Terms, Trust, Verified,
 };
 use countersign_verdict::{Check, Code, Outcome};
 
@@ -195,7 +195,10 @@ impl Search<'_> {
                     continue;
                 }
             };
-            let annotations = layer.annotations.clone();
+            // Nobody reads the others, and they would be kept.
+            let signature = layer.annotations.get_key_value(SIGNATURE_ANNOTATION);
+            let annotations =
+                signature.map(|(name, value)| (name.clone(), value.clone())).into_iter().collect();
             let material = Material::CosignSig { payload, annotations };
             if let Some(proof) = self.judge(server, format!("signature {}", index + 1), material) {
                 return Ok(Some(proof));

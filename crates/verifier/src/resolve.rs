@@ -98,7 +98,9 @@ pub(crate) fn failed(at: &str, artifact: &str, error: &Error) -> Check {
         Error::Denied(_) => Code::Unauthorized,
         Error::Tls(_) => Code::TlsFailed,
         // What is to be done about a certificate is no matter of seconds.
-        Error::HeldOff(why) if matches!(**why, Error::Tls(_)) => Code::TlsFailed,
+        Error::HeldOff(why) | Error::Elsewhere { why, .. } if matches!(**why, Error::Tls(_)) => {
+            Code::TlsFailed
+        }
         Error::HeldOff(_) => Code::HeldOff,
         Error::Timeout => Code::Deadline,
         Error::Mismatch { .. } => Code::ContentMismatch,
