@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIR/record.key                 the secret that tag records are authenticated with, for the owner alone
+//! DIR/lock                       locked by the process that writes
 //! DIR/sha256-6c1f….json          an `ImageEvidence`: signatures, index, tag records with their MACs
 //! ```
 //!
@@ -9,20 +10,20 @@
 //! what is there is whole. Nothing in it is believed: signatures are judged by the keys in force
 //! when they are used, records count only with their MAC, and what is neither is a finding.
 
-use std::collections::BTreeSet;
+mod writer;
+
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::path::Path;
+use std::sync::Arc;
 
 use countersign_reference::{Digest, Reference};
 use countersign_signature::{Material, Signatures, Verified};
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use self::writer::Writer;
 use crate::{Entry, Index, Known, RecordKey, Store, TagRecord};
 
 /// The file with the secret of tag records.
@@ -35,8 +36,8 @@ pub const DOCUMENT: (&str, &str) = ("countersign.dev/v1alpha1", "ImageEvidence")
 const MOST_BYTES: u64 = 2 << 20;
 /// How old a record may be before it is written again.
 const REFRESH: SignedDuration = SignedDuration::from_mins(10);
-/// What waits to be written; more is written with what changes next.
-const MOST_WAITING: usize = if cfg!(test) { 32 } else { 1024 };
+/// The file that is locked; never the key, which an operator may remove.
+const LOCK_FILE: &str = "lock";
 
 /// A directory that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -66,20 +67,10 @@ pub enum DirectoryError {
 /// A store whose entries outlive the process.
 #[derive(Debug)]
 pub struct Directory {
-    path: PathBuf,
     key: RecordKey,
-    known: Mutex<Known>,
-    /// What is not written yet, as too much was waiting: it is with the next change.
-    behind: Mutex<BTreeSet<Digest>>,
-    writer: Option<(SyncSender<Change>, JoinHandle<()>)>,
-    /// Its lock is this process's for as long as it is open.
+    writer: Writer,
+    /// Its lock is this process's for as long as it is open: behind the writer, which ends first.
     _lock: File,
-}
-
-#[derive(Debug)]
-enum Change {
-    Write(Digest, Box<Entry>),
-    Remove(Digest),
 }
 
 impl Directory {
@@ -104,7 +95,12 @@ impl Directory {
         };
         fs::create_dir_all(path).map_err(failed(path))?;
         make_key(path)?;
-        let (key, lock) = read_key(path)?;
+        let key = read_key(path)?;
+        let at = path.join(LOCK_FILE);
+        // Written to as well: some network file systems lock nothing else for one alone.
+        let mut options = OpenOptions::new();
+        let lock =
+            options.read(true).write(true).create(true).truncate(false).open(&at).map_err(failed(&at))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(DirectoryError::InUse(path.display().to_string())),
@@ -124,17 +120,7 @@ impl Directory {
         for finding in known.findings() {
             tracing::warn!(directory = %path.display(), "evidence: {finding}");
         }
-        let (changes, waiting) = sync_channel(MOST_WAITING);
-        let into = path.to_owned();
-        let writer = std::thread::spawn(move || write_all(&into, &waiting));
-        Ok(Self {
-            path: path.to_owned(),
-            key,
-            known: Mutex::new(known),
-            behind: Mutex::default(),
-            writer: Some((changes, writer)),
-            _lock: lock,
-        })
+        Ok(Self { key, writer: Writer::new(path, known), _lock: lock })
     }
 
     /// What is in a directory, whoever has it open: nothing is made, written or removed.
@@ -143,127 +129,82 @@ impl Directory {
     ///
     /// It is not there, cannot be read, or its key cannot be used.
     pub fn look(path: &Path) -> Result<Known, DirectoryError> {
-        let (key, _) = read_key(path)?;
+        let key = read_key(path)?;
         read_all(path, usize::MAX, &key).map(|(known, _)| known)
     }
 
     /// Adds an entry that somebody else has made; whether there was anything new in it. Records are
     /// authenticated anew: whoever calls this stands behind them.
     pub fn import(&self, digest: &Digest, entry: &Entry) -> bool {
-        let mut known = self.known();
-        let mut spec = known.entry(digest).cloned().unwrap_or_default().write(digest);
-        let tags = entry
-            .tags
-            .iter()
-            .map(|(image, record, _)| (image.clone(), record.clone(), self.key.mac(image, record)));
-        let own = Entry { tags: tags.collect(), ..entry.clone() };
-        if !own.add_to(&mut spec, digest) {
-            return false;
-        }
-        let (entry, findings) = Entry::read(&spec, digest);
-        let gone = known.put(digest, entry, findings, Some(&self.key));
-        self.changed(&known, digest, gone, true);
-        true
+        self.writer.change(|state| {
+            let mut spec = state.known.entry(digest).cloned().unwrap_or_default().write(digest);
+            let tags = entry
+                .tags
+                .iter()
+                .map(|(image, record, _)| (image.clone(), record.clone(), self.key.mac(image, record)));
+            let own = Entry { tags: tags.collect(), ..entry.clone() };
+            if !own.add_to(&mut spec, digest) {
+                return false;
+            }
+            let (entry, findings) = Entry::read(&spec, digest);
+            let gone = state.known.put(digest, entry, findings, Some(&self.key));
+            state.changed(gone.into_iter().chain([digest.clone()]));
+            true
+        })
     }
 
     /// All that is in it.
     pub fn all(&self) -> Known {
-        self.known().clone()
-    }
-
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Has written what has changed; `wait`: even if that takes a moment.
-    fn changed(&self, known: &Known, digest: &Digest, gone: Vec<Digest>, wait: bool) {
-        let Some((writer, _)) = &self.writer else { return };
-        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_behind = !behind.is_empty();
-        behind.insert(digest.clone());
-        behind.extend(gone);
-        while let Some(digest) = behind.pop_first() {
-            let change = change(known, &digest);
-            let sent = if wait { writer.send(change).is_ok() } else { writer.try_send(change).is_ok() };
-            if !sent {
-                behind.insert(digest);
-                if !was_behind {
-                    let path = self.path.display();
-                    tracing::warn!(directory = %path, "evidence is written more slowly than it comes to be known");
-                }
-                return;
-            }
-        }
-    }
-}
-
-/// What the file of a digest should come to.
-fn change(known: &Known, digest: &Digest) -> Change {
-    match known.entry(digest) {
-        Some(entry) => Change::Write(digest.clone(), Box::new(entry.clone())),
-        None => Change::Remove(digest.clone()),
-    }
-}
-
-impl Drop for Directory {
-    /// Waits until everything is written.
-    fn drop(&mut self) {
-        if let Some((changes, writer)) = self.writer.take() {
-            let known = self.known();
-            let behind = std::mem::take(&mut *self.behind.lock().unwrap_or_else(PoisonError::into_inner));
-            for digest in behind {
-                _ = changes.send(change(&known, &digest));
-            }
-            drop(changes);
-            _ = writer.join();
-        }
+        self.writer.known().known.clone()
     }
 }
 
 impl Store for Directory {
     fn signatures(&self, digest: &Digest) -> Vec<Material> {
-        self.known().signatures(digest).to_vec()
+        self.writer.known().known.signatures(digest).to_vec()
     }
 
     fn index(&self, digest: &Digest) -> Option<Arc<Index>> {
-        self.known().index(digest)
+        self.writer.known().known.index(digest)
     }
 
     fn indexes_of(&self, listed: &Digest) -> Vec<Digest> {
-        self.known().indexes_of(listed)
+        self.writer.known().known.indexes_of(listed)
     }
 
     fn keep(&self, proof: &Verified<Signatures>, index: Option<&Arc<Index>>) {
-        let (mut known, proof) = (self.known(), proof.get());
-        if let Some(gone) = known.add(&proof.digest, &proof.materials, index, Some(&self.key)) {
-            self.changed(&known, &proof.digest, gone, false);
-        }
+        let (proof, key) = (proof.get(), Some(&self.key));
+        self.writer.change(|state| {
+            if let Some(gone) = state.known.add(&proof.digest, &proof.materials, index, key) {
+                state.changed(gone.into_iter().chain([proof.digest.clone()]));
+            }
+        });
     }
 
     fn tag(&self, image: &Reference, now: Timestamp) -> Option<TagRecord> {
-        TagRecord::latest(self.known().records(image), now)
+        TagRecord::latest(self.writer.known().known.records(image), now)
     }
 
     fn record_tag(&self, image: &Reference, record: TagRecord) {
-        let (mut known, digest) = (self.known(), record.digest.clone());
         let lately = |of: &TagRecord| {
             let age = record.confirmed.duration_since(of.confirmed);
             of.digest == record.digest && of.origin == record.origin && !age.is_negative() && age < REFRESH
         };
-        // A tag is confirmed with every pod, and written once in a while.
-        if known.records(image).iter().any(lately) {
-            return;
-        }
-        let gone = known.record(image, record, Some(&self.key));
-        self.changed(&known, &digest, gone, false);
+        self.writer.change(|state| {
+            // A tag is confirmed with every pod, and written once in a while.
+            if !state.known.records(image).iter().any(lately) {
+                let gone = state.known.record(image, record.clone(), Some(&self.key));
+                state.changed(gone.into_iter().chain([record.digest.clone()]));
+            }
+        });
     }
 
     fn newest(&self) -> Option<Timestamp> {
-        self.known().newest()
+        self.writer.known().known.newest()
     }
 
     fn findings(&self) -> Vec<String> {
-        self.known().findings()
+        self.writer.known().known.findings()
     }
 }
 
@@ -334,8 +275,8 @@ fn make_key(directory: &Path) -> Result<(), DirectoryError> {
     linked.and_then(|()| File::open(directory)?.sync_all()).map_err(failed)
 }
 
-/// The secret of a directory, and its file.
-fn read_key(directory: &Path) -> Result<(RecordKey, File), DirectoryError> {
+/// The secret of a directory.
+fn read_key(directory: &Path) -> Result<RecordKey, DirectoryError> {
     let path = directory.join(KEY_FILE);
     let shown = path.display().to_string();
     let failed = |error| DirectoryError::Io { path: shown.clone(), error };
@@ -346,42 +287,7 @@ fn read_key(directory: &Path) -> Result<(RecordKey, File), DirectoryError> {
     }
     let mut text = String::new();
     file.read_to_string(&mut text).map_err(failed)?;
-    Ok((RecordKey::parse(&text).ok_or(DirectoryError::Key(shown))?, file))
-}
-
-fn write_all(directory: &Path, changes: &Receiver<Change>) {
-    for change in changes {
-        let (digest, result) = match change {
-            Change::Write(digest, entry) => {
-                let (api_version, kind) = DOCUMENT;
-                let document = json!({
-                    "apiVersion": api_version, "kind": kind,
-                    "metadata": { "name": digest.to_string().replacen(':', "-", 1) },
-                    "spec": entry.write(&digest),
-                });
-                let result = put(directory, &name_of(&digest), document.to_string().as_bytes());
-                (digest, result)
-            }
-            Change::Remove(digest) => {
-                let result = fs::remove_file(directory.join(name_of(&digest)));
-                (digest, result)
-            }
-        };
-        if let Err(error) = result {
-            // The verdict stands; only the next outage is less well covered.
-            tracing::warn!(directory = %directory.display(), %digest, %error, "evidence was not kept");
-        }
-    }
-}
-
-/// Beside its place, synced, then into its place.
-fn put(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
-    let beside = directory.join(format!("{name}{UNFINISHED}"));
-    let mut file = File::create(&beside)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&beside, directory.join(name))?;
-    File::open(directory)?.sync_all()
+    RecordKey::parse(&text).ok_or(DirectoryError::Key(shown))
 }
 
 #[cfg(test)]
@@ -391,6 +297,7 @@ mod tests {
     use countersign_signature::sign::{Scheme, Signer};
     use countersign_signature::{Judge, Limits, Located, Terms, Trust};
     use countersign_verdict::Attestors;
+    use serde_json::json;
     use std::collections::BTreeMap;
 
     fn image() -> Digest {
@@ -532,16 +439,48 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_too_long_to_be_written_is_written_in_the_end() {
+    fn what_cannot_be_written_is_written_when_it_can_and_nothing_waits_for_it() {
         let directory = tempfile::tempdir().unwrap();
         let digest = |number: usize| Digest::sha256_of(&number.to_be_bytes());
-        let many = 3 * MOST_WAITING;
         let store = Directory::open(directory.path()).unwrap();
-        for number in 0..many {
+        // A file cannot take the place of a directory, which is first in the order of digests.
+        let first = (0..50).map(digest).min().unwrap();
+        let in_the_way = directory.path().join(name_of(&first));
+        fs::create_dir(&in_the_way).unwrap();
+        for number in 0..50 {
             store.record_tag(&db(&number.to_string()), TagRecord { digest: digest(number), ..record(7) });
         }
+        let written = || {
+            let files = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap());
+            files
+                .filter(|entry| {
+                    entry.path().is_file() && digest_of(&entry.file_name().to_string_lossy()).is_some()
+                })
+                .count()
+        };
+        let until = |count: usize| {
+            let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+            while written() != count {
+                assert!(std::time::Instant::now() < end, "{} of {count} are written", written());
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        };
+        until(49);
+        fs::remove_dir(&in_the_way).unwrap();
+        until(50);
         drop(store);
-        assert_eq!(Directory::look(directory.path()).unwrap().len(), many);
+        assert_eq!(Directory::look(directory.path()).unwrap().len(), 50);
+    }
+
+    #[test]
+    fn the_secret_may_be_removed_while_the_directory_is_in_use() {
+        let directory = tempfile::tempdir().unwrap();
+        filled(directory.path());
+        let store = Directory::open(directory.path()).unwrap();
+        fs::remove_file(directory.path().join(KEY_FILE)).unwrap();
+        let error = Directory::open(directory.path()).unwrap_err();
+        assert!(matches!(error, DirectoryError::InUse(_)), "{error}");
+        drop(store);
     }
 
     #[test]

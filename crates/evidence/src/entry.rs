@@ -63,6 +63,15 @@ impl Entry {
         spec
     }
 
+    /// Adds a signature that is not there yet, where there is room for it.
+    pub(crate) fn add(&mut self, new: &Material) {
+        let bytes: usize = self.signatures.iter().map(size).sum();
+        let room = self.signatures.len() < MOST_SIGNATURES && bytes + size(new) <= MOST_BYTES;
+        if room && !self.signatures.contains(new) {
+            self.signatures.push(new.clone());
+        }
+    }
+
     /// Adds it to what an object says, whose other entries stay as they are; whether that changed
     /// anything.
     pub fn add_to(&self, spec: &mut Value, digest: &Digest) -> bool {
@@ -74,11 +83,11 @@ impl Entry {
         let mut signatures = entries(spec, "signatures");
         for new in &self.signatures {
             let entry = written(new);
-            bytes += entry.to_string().len();
+            let with_it = bytes + entry.to_string().len();
             let known = signatures.iter().any(|known| material(known).as_ref() == Some(new));
-            if !known && signatures.len() < MOST_SIGNATURES && bytes <= MOST_BYTES {
+            if !known && signatures.len() < MOST_SIGNATURES && with_it <= MOST_BYTES {
+                (bytes, changed) = (with_it, true);
                 signatures.push(entry);
-                changed = true;
             }
         }
         let mut tags = entries(spec, "tags");
@@ -118,8 +127,7 @@ impl Entry {
         }
         if let Some(index) = &self.index {
             let text = STANDARD.encode(&index.bytes);
-            bytes += text.len();
-            if spec["index"].as_str() != Some(&text) && bytes <= MOST_BYTES {
+            if spec["index"].as_str() != Some(&text) && bytes + text.len() <= MOST_BYTES {
                 spec["index"] = json!(text);
                 changed = true;
             }
@@ -132,6 +140,16 @@ impl Entry {
 
 fn list<'a>(spec: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
     spec[key].as_array().into_iter().flatten()
+}
+
+/// Bytes of a signature.
+fn size(material: &Material) -> usize {
+    match material {
+        Material::Bundle { json } => json.len(),
+        Material::CosignSig { payload, annotations } => {
+            payload.len() + annotations.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
+        }
+    }
 }
 
 /// A signature as it is written.
@@ -230,6 +248,17 @@ mod tests {
             Entry { signatures, ..Entry::default() }.add_to(&mut spec, &digest);
         }
         assert_eq!(spec["signatures"].as_array().unwrap().len(), 1);
+        // Nor does what is held in memory.
+        let mut entry = Entry::default();
+        for number in 0..2 * MOST_SIGNATURES {
+            entry.add(&signature(number));
+        }
+        assert!(entry.signatures.iter().map(size).sum::<usize>() <= MOST_BYTES);
+        let mut entry = Entry::default();
+        for number in 0..2 * MOST_SIGNATURES {
+            entry.add(&Material::Bundle { json: number.to_be_bytes().to_vec() });
+        }
+        assert_eq!(entry.signatures.len(), MOST_SIGNATURES);
     }
 
     #[test]

@@ -205,9 +205,7 @@ impl Known {
         let mut entry = self.entry(digest).cloned().unwrap_or_default();
         let before = (entry.signatures.len(), entry.index.is_some(), self.entries.contains_key(digest));
         for material in signatures {
-            if !entry.signatures.contains(material) {
-                entry.signatures.push(material.clone());
-            }
+            entry.add(material);
         }
         entry.index = entry.index.or_else(|| index.cloned());
         if before == (entry.signatures.len(), entry.index.is_some(), true) {
