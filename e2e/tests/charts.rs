@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 use countersign_e2e::{run, tool};
-use countersign_policy::Keys;
-use serde_json::Value;
+use countersign_policy::{Exception, Keys};
+use serde_json::{Value, json};
 
 /// What helm makes of a chart with these values files, or what it says against it.
 fn template(chart: &str, values: &[&str]) -> Result<Vec<Value>, String> {
@@ -103,6 +103,8 @@ fn what_is_misspelt_is_refused_by_name() {
         ("countersign", "image: { digest: sha256:x }", "digest"),
         ("countersign-policies", "checkImage: { acton: Audit }", "acton"),
         ("countersign-policies", "checkImage: { keys: [a] }", "keys"),
+        ("countersign-policies", "exceptions: { db: { spec: { match: {} } } }", "exceptions"),
+        ("countersign-policies", "exceptions: { db: { expire: '2027-01-01', spec: {} } }", "expire"),
         ("countersign-policies", "checkImage: { siteKeys: { '*': false } }", "name at least one key"),
         (
             "countersign-policies",
@@ -132,6 +134,26 @@ fn keys_of_a_site_and_of_a_release_come_together_by_name() {
         .collect();
     assert_eq!(keys, ["site://second", "PEM of the site", "PEM of the vendor"]);
     assert_eq!(attestors[0]["count"], 1);
+}
+
+#[test]
+fn exceptions_of_a_site_and_of_a_release_come_together_by_name() {
+    let spec = "spec: { match: { any: [{ resources: { kinds: [Pod], namespaces: [apps] } }] }, exceptions: [{ policyName: check-image, ruleNames: ['*'] }] }";
+    let release = format!("exceptions: {{ old: {{ {spec} }}, db: {{ expires: '2027-01-01', {spec} }} }}");
+    let site = format!("exceptions: {{ old: null, own: {{ namespace: safe, owner: 7, {spec} }} }}");
+    let error = template("countersign-policies", &[&release, &site]).unwrap_err();
+    assert!(error.contains("owner"), "{error}");
+    let objects =
+        template("countersign-policies", &[&release, &site.replace("owner: 7", "owner: ops")]).unwrap();
+    let exceptions: Vec<Exception> = objects.iter().filter_map(Exception::load).collect();
+    assert_eq!(exceptions.iter().map(|exception| &*exception.refusals).collect::<Vec<_>>(), [&[], &[]]);
+    let names: Vec<&str> = exceptions.iter().map(|exception| exception.name.as_str()).collect();
+    assert_eq!(names, ["countersign/db", "safe/own"]);
+    assert!(exceptions[0].expires.is_some() && exceptions[1].expires.is_none());
+    assert_eq!(
+        named(&objects, "PolicyException", "own")["metadata"]["annotations"],
+        json!({ "countersign.dev/owner": "ops" })
+    );
 }
 
 /// R29: what a policy's own language says is not Helm's.

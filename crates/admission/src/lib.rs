@@ -9,9 +9,11 @@
 //! Audit never waits: it takes what is at hand, and what is not is found out afterwards and
 //! reported in the decision log.
 
+mod around;
 mod observer;
 mod service;
 mod wire;
 
+pub use around::{Around, Cluster, NoCluster};
 pub use observer::{Observer, Owner, Report, Subject, Unobserved};
 pub use service::{Answers, Limits, Service};

@@ -1,12 +1,13 @@
 //! Answers reviews.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher as _, RandomState};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use countersign_https::{Body, full};
-use countersign_policy::{Engine, Fact, Finding, Phase, Review, Want};
+use countersign_policy::{Engine, Fact, Finding, Moment, Phase, Review, Want};
 use countersign_verdict::{Decision, Question, Tier, Verdict, text};
 use countersign_verifier::{Purpose, Verifier};
 use futures_util::FutureExt as _;
@@ -18,7 +19,8 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::observer::{Observer, Report, Subject, Unobserved};
+use crate::around::Around;
+use crate::observer::{Report, Subject};
 use crate::wire::{Answer, Envelope};
 
 /// What is kept of the API server's own time for its side.
@@ -74,24 +76,27 @@ pub struct Service<A> {
     limits: Limits,
     slots: Semaphore,
     background: Mutex<HashSet<Question>>,
-    observer: Arc<dyn Observer>,
+    around: Around,
+    /// Nobody who asks can say what random texts a request draws.
+    random: RandomState,
 }
 
 impl<A: Answers> Service<A> {
     /// A webhook that evaluates with this engine.
     pub fn new(engine: Engine, answers: A, limits: Limits) -> Arc<Self> {
-        Self::observed(engine, answers, limits, Arc::new(Unobserved))
+        Self::within(engine, answers, limits, Around::default())
     }
 
-    /// The same, with somebody who wants to know what it decides.
-    pub fn observed(engine: Engine, answers: A, limits: Limits, observer: Arc<dyn Observer>) -> Arc<Self> {
+    /// The same, among these.
+    pub fn within(engine: Engine, answers: A, limits: Limits, around: Around) -> Arc<Self> {
         Arc::new(Self {
             engine,
             answers,
             slots: Semaphore::new(limits.reviews),
             limits,
             background: Mutex::default(),
-            observer,
+            around,
+            random: RandomState::new(),
         })
     }
 
@@ -109,7 +114,7 @@ impl<A: Answers> Service<A> {
                 Want::Verdict { question, .. } => {
                     Fact::Verdict(Some(self.answers.verify(question, deadline, Purpose::Decision).await))
                 }
-                Want::ConfigMap { .. } | Want::Namespace { .. } => no_cluster(),
+                other => self.look_up(other, deadline).await,
             }
         };
         _ = self.engine.decide(&review, Phase::Mutate, tier, find_out).await;
@@ -170,7 +175,10 @@ impl<A: Answers> Service<A> {
         }
         let uid = envelope.request["uid"].as_str().unwrap_or_default().to_owned();
         let dry_run = envelope.request["dryRun"].as_bool().unwrap_or(false);
-        let review = Review::of(envelope.request);
+        let mut review = Review::of(envelope.request);
+        // One call's id is nobody else's: what is evaluated again comes to the same.
+        let seed = self.random.hash_one(&uid);
+        review.moment = Some(Moment { now: self.around.clock.wall(), seed });
         let begun = Instant::now();
         // The tier is the caller's word; that the namespace belongs to it is ours to check.
         let tier = if self.engine.is_bootstrap(&review.namespace) { tier } else { Tier::Fail };
@@ -188,7 +196,7 @@ impl<A: Answers> Service<A> {
                 }
             }
         };
-        self.observer.answered(phase, tier, answer.denials.is_empty(), begun.elapsed());
+        self.around.observer.answered(phase, tier, answer.denials.is_empty(), begun.elapsed());
         Ok(answer.bytes(&uid))
     }
 
@@ -219,7 +227,7 @@ impl<A: Answers> Service<A> {
         };
         let subject = Arc::new(Subject::of(&review));
         if !outcome.denials.is_empty() && !dry_run {
-            self.observer.report(&subject, Report::Denied, &outcome.denials.join("\n"));
+            self.around.observer.report(&subject, Report::Denied, &outcome.denials.join("\n"));
         }
         for result in outcome.results {
             let about = About { policy: result.policy, rule: result.rule, subject: Arc::clone(&subject) };
@@ -241,12 +249,18 @@ impl<A: Answers> Service<A> {
     }
 
     async fn find_out(&self, want: Want, deadline: Instant, purpose: Purpose) -> Fact {
-        let Want::Verdict { question, wait } = want else { return no_cluster() };
+        let Want::Verdict { question, wait } = want else { return self.look_up(want, deadline).await };
         let at_hand = self.answers.at_hand(&question);
         if at_hand.is_none() && wait {
             return Fact::Verdict(Some(self.answers.verify(question, deadline, purpose).await));
         }
         Fact::Verdict(at_hand)
+    }
+
+    /// What is in the cluster, if it is known in time.
+    async fn look_up(&self, want: Want, deadline: Instant) -> Fact {
+        let found = tokio::time::timeout_at(deadline, self.around.cluster.look_up(want)).await;
+        Fact::Value(found.unwrap_or_else(|_| Err("the API server did not answer in time".to_owned())))
     }
 
     /// One verdict: a line of the decision log, and whoever else wants to know.
@@ -265,7 +279,7 @@ impl<A: Answers> Service<A> {
             code = verdict.deciding().map(|check| check.code.as_str()),
             summary = text::summary(verdict),
         );
-        self.observer.verdict(verdict, enforce, decision);
+        self.around.observer.verdict(verdict, enforce, decision);
         if decision == Decision::Admit && verdict.proof().is_none() && !dry_run {
             let message = format!(
                 "{} would be denied by {}/{}: {}",
@@ -274,7 +288,7 @@ impl<A: Answers> Service<A> {
                 about.rule,
                 text::summary(verdict)
             );
-            self.observer.report(&about.subject, Report::Violation, &message);
+            self.around.observer.report(&about.subject, Report::Violation, &message);
         }
     }
 
@@ -297,10 +311,6 @@ impl<A: Answers> Service<A> {
             service.background.lock().unwrap_or_else(PoisonError::into_inner).remove(&question);
         });
     }
-}
-
-fn no_cluster() -> Fact {
-    Fact::Value(Err("there is no cluster to ask".to_owned()))
 }
 
 /// What it is about.

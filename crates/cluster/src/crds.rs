@@ -28,6 +28,8 @@ pub enum Kind {
     ClusterPolicy,
     /// A policy for a namespace.
     Policy,
+    /// An exception from policies.
+    PolicyException,
 }
 
 impl Kind {
@@ -38,17 +40,19 @@ impl Kind {
             Self::ImageEvidence => ("countersign.dev", "v1alpha1", "ImageEvidence", "imageevidences"),
             Self::ClusterPolicy => (SHARED, "v1", "ClusterPolicy", "clusterpolicies"),
             Self::Policy => (SHARED, "v1", "Policy", "policies"),
+            Self::PolicyException => (SHARED, "v2", "PolicyException", "policyexceptions"),
         };
         ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
     }
 }
 
 /// The same files as in the chart.
-const DEFINITIONS: [&str; 4] = [
+const DEFINITIONS: [&str; 5] = [
     include_str!("../../../charts/countersign/crds/countersign.dev_imageevidences.yaml"),
     include_str!("../../../charts/countersign/crds/countersign.dev_sites.yaml"),
     include_str!("../../../charts/countersign/crds/kyverno.io_clusterpolicies.yaml"),
     include_str!("../../../charts/countersign/crds/kyverno.io_policies.yaml"),
+    include_str!("../../../charts/countersign/crds/kyverno.io_policyexceptions.yaml"),
 ];
 
 /// What was done about one of them.

@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub site: Option<Stored>,
     /// Policies, cluster-wide and namespaced, in the order of their names.
     pub policies: Vec<Stored>,
+    /// Exceptions from them, in the order of their names.
+    pub exceptions: Vec<Stored>,
     /// Texts of Secrets in the program's namespace, by name and key.
     pub secrets: Texts,
     /// Texts of ConfigMaps in the program's namespace, by name and key.
@@ -128,6 +130,7 @@ impl ObjectId {
 pub struct Objects {
     sites: Store<DynamicObject>,
     policies: [Store<DynamicObject>; 2],
+    exceptions: Store<DynamicObject>,
     secrets: Store<Secret>,
     config_maps: Store<ConfigMap>,
     changes: watch::Receiver<u64>,
@@ -151,12 +154,13 @@ impl Objects {
             follow(api, resource, &plural, &changed, &mut tasks)
         };
         let sites = dynamic(Kind::Site);
-        let policies = [Kind::ClusterPolicy, Kind::Policy].map(dynamic);
+        let policies = [Kind::ClusterPolicy, Kind::Policy].map(&mut dynamic);
+        let exceptions = dynamic(Kind::PolicyException);
         let secrets = Api::namespaced(client.clone(), namespace);
         let secrets = follow(secrets, (), "secrets", &changed, &mut tasks);
         let config_maps = Api::namespaced(client.clone(), namespace);
         let config_maps = follow(config_maps, (), "configmaps", &changed, &mut tasks);
-        Self { sites, policies, secrets, config_maps, changes, tasks }
+        Self { sites, policies, exceptions, secrets, config_maps, changes, tasks }
     }
 
     /// Waits until all of them have been read once.
@@ -169,6 +173,7 @@ impl Objects {
         for policies in &self.policies {
             policies.wait_until_ready().await.map_err(|_| WatchEnded)?;
         }
+        self.exceptions.wait_until_ready().await.map_err(|_| WatchEnded)?;
         self.secrets.wait_until_ready().await.map_err(|_| WatchEnded)?;
         self.config_maps.wait_until_ready().await.map_err(|_| WatchEnded)
     }
@@ -180,6 +185,7 @@ impl Objects {
             ("sites", self.sites.wait_until_ready().now_or_never().is_some()),
             ("clusterpolicies", cluster.wait_until_ready().now_or_never().is_some()),
             ("policies", namespaced.wait_until_ready().now_or_never().is_some()),
+            ("policyexceptions", self.exceptions.wait_until_ready().now_or_never().is_some()),
             ("secrets", self.secrets.wait_until_ready().now_or_never().is_some()),
             ("configmaps", self.config_maps.wait_until_ready().now_or_never().is_some()),
         ];
@@ -203,19 +209,31 @@ impl Objects {
             .iter()
             .find(|object| named(object))
             .and_then(|object| stored(object, Kind::Site));
-        let mut policies: Vec<Stored> = Vec::new();
-        for (store, kind) in self.policies.iter().zip([Kind::ClusterPolicy, Kind::Policy]) {
-            policies.extend(store.state().iter().filter_map(|object| stored(object, kind)));
-        }
-        policies.sort_by_key(|policy| {
-            let id = policy.id();
-            (id.namespace, id.name)
-        });
+        let in_order = |stores: &[(&Store<DynamicObject>, Kind)]| {
+            let mut found: Vec<Stored> = Vec::new();
+            for (store, kind) in stores {
+                found.extend(store.state().iter().filter_map(|object| stored(object, *kind)));
+            }
+            found.sort_by_key(|stored| {
+                let id = stored.id();
+                (id.namespace, id.name)
+            });
+            found
+        };
+        let [cluster, namespaced] = &self.policies;
+        let policies = in_order(&[(cluster, Kind::ClusterPolicy), (namespaced, Kind::Policy)]);
+        let exceptions = in_order(&[(&self.exceptions, Kind::PolicyException)]);
         let secrets = self.secrets.state().into_iter();
         let secrets = secrets.filter_map(|secret| Some((secret.metadata.name.clone()?, texts_of(&secret))));
         let config_maps = self.config_maps.state().into_iter();
         let config_maps = config_maps.filter_map(|map| Some((map.metadata.name.clone()?, texts_in(&map))));
-        Snapshot { site, policies, secrets: secrets.collect(), config_maps: config_maps.collect() }
+        Snapshot {
+            site,
+            policies,
+            exceptions,
+            secrets: secrets.collect(),
+            config_maps: config_maps.collect(),
+        }
     }
 }
 
@@ -270,7 +288,7 @@ fn stored(object: &DynamicObject, kind: Kind) -> Option<Stored> {
 }
 
 /// Keeps a copy of one kind, for as long as the tasks live.
-fn follow<K>(
+pub(crate) fn follow<K>(
     api: Api<K>,
     kind: <K as Resource>::DynamicType,
     what: &str,

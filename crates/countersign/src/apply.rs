@@ -5,7 +5,6 @@ use std::io::{Read as _, Write as _};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use countersign_clock::{Clock as _, SystemClock};
 use countersign_policy::Kind;
 use serde_json::{Value, json};
 
@@ -93,7 +92,7 @@ fn prepare(arguments: &ApplyArguments) -> Result<Trial> {
         let mut out = std::io::stdout().lock();
         writeln!(out, "Applying {policies} to {}...", plural(objects, "resource"))?;
     }
-    Ok(Trial::new(documents, values, user, site, SystemClock::default().wall()))
+    Ok(Trial::new(documents, values, user, site, trial::moment()))
 }
 
 /// `namespace/Kind/name`.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use countersign_policy::{Keys, Policy, SiteKey};
+use countersign_policy::{Exception, Keys, Policy, SiteKey};
 use countersign_site::{Key, Site};
 use countersign_verifier::SourceLoader;
 
@@ -50,15 +50,58 @@ pub(crate) fn of_files(paths: &[PathBuf]) -> Files {
     paths.iter().map(|path| (path.clone(), sources::text(path))).collect()
 }
 
-/// The policies of these files, each with its own; a name that stands twice is a mistake.
-pub(crate) fn load(files: &Files, keys: &Keys) -> Result<Vec<(PathBuf, Policy)>> {
-    let mut policies: Vec<(PathBuf, Policy)> = Vec::new();
+/// What files hold, each with its own.
+#[derive(Default)]
+pub(crate) struct Loaded {
+    pub(crate) policies: Vec<(PathBuf, Policy)>,
+    pub(crate) exceptions: Vec<(PathBuf, Exception)>,
+}
+
+impl Loaded {
+    /// Tells what of it cannot be loaded or has no effect.
+    pub(crate) fn tell(&self) {
+        let policies = self.policies.iter();
+        let policies =
+            policies.map(|(path, policy)| (path, "policy", &policy.name, &policy.refusals, &policy.warnings));
+        let exceptions = self.exceptions.iter().map(|(path, exception)| {
+            (path, "exception", &exception.name, &exception.refusals, &exception.warnings)
+        });
+        for (path, what, name, refusals, warnings) in policies.chain(exceptions) {
+            let shown = path.display();
+            for refusal in refusals {
+                warn(&format!("{shown}: {what} `{name}`: refused: {refusal}"));
+            }
+            for warning in warnings {
+                warn(&format!("{shown}: {what} `{name}`: {warning}"));
+            }
+        }
+    }
+
+    /// Only these.
+    pub(crate) fn apart(self) -> (Vec<Policy>, Vec<Exception>) {
+        let policies = self.policies.into_iter().map(|(_, policy)| policy).collect();
+        (policies, self.exceptions.into_iter().map(|(_, exception)| exception).collect())
+    }
+}
+
+/// The policies and exceptions of these files; a name that stands twice is a mistake.
+pub(crate) fn load(files: &Files, keys: &Keys) -> Result<Loaded> {
+    let Loaded { mut policies, mut exceptions } = Loaded::default();
     for (path, text) in files {
         let shown = path.display();
         let text = text.as_ref().map_err(|error| anyhow!("{error}"))?;
         for document in countersign_yaml::documents(text).with_context(|| shown.to_string())? {
+            if let Some(exception) = Exception::load(&document) {
+                if exceptions.iter().any(|(_, other)| other.name == exception.name) {
+                    bail!("{shown}: exception `{}` stands twice", exception.name);
+                }
+                exceptions.push((path.clone(), exception));
+                continue;
+            }
             let Some(policy) = countersign_policy::load(&document, keys) else {
-                warn(&format!("{shown}: a document that is no ClusterPolicy or Policy is left out"));
+                warn(&format!(
+                    "{shown}: a document that is no ClusterPolicy, Policy or PolicyException is left out"
+                ));
                 continue;
             };
             if policies.iter().any(|(_, other)| other.name == policy.name) {
@@ -67,18 +110,5 @@ pub(crate) fn load(files: &Files, keys: &Keys) -> Result<Vec<(PathBuf, Policy)>>
             policies.push((path.clone(), policy));
         }
     }
-    Ok(policies)
-}
-
-/// Tells what of these policies cannot be loaded or has no effect.
-pub(crate) fn tell(policies: &[(PathBuf, Policy)]) {
-    for (path, policy) in policies {
-        let shown = path.display();
-        for refusal in &policy.refusals {
-            warn(&format!("{shown}: policy `{}`: refused: {refusal}", policy.name));
-        }
-        for warning in &policy.warnings {
-            warn(&format!("{shown}: policy `{}`: {warning}", policy.name));
-        }
-    }
+    Ok(Loaded { policies, exceptions })
 }

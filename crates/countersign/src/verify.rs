@@ -48,10 +48,10 @@ pub(crate) async fn run(arguments: &VerifyArguments) -> Result<Exit> {
     let lines = match &setup.site {
         Some(site) if !arguments.policy.is_empty() => {
             let keys = policies::keys(site, &*setup.load)?;
-            let policies = policies::load(&policies::of_files(&arguments.policy), &keys)?;
-            policies::tell(&policies);
-            let policies = policies.into_iter().map(|(_, policy)| policy).collect();
-            let engine = Engine::new(policies, Arc::clone(site));
+            let loaded = policies::load(&policies::of_files(&arguments.policy), &keys)?;
+            loaded.tell();
+            let (policies, exceptions) = loaded.apart();
+            let engine = Engine::new(policies, Arc::clone(site)).with_exceptions(exceptions);
             let lines = arguments.images.iter().map(|image| {
                 let (setup, engine) = (&setup, &engine);
                 async move { setup.by_policies(engine, &arguments.namespace, image).await }
@@ -129,18 +129,19 @@ impl Setup {
 
     /// What each rule that covers the image says, were it in a new pod.
     async fn by_policies(&self, engine: &Engine, namespace: &str, written: &str) -> Vec<Line> {
-        let review = Review::of(json!({
+        let mut review = Review::of(json!({
             "operation": "CREATE", "namespace": namespace, "kind": { "version": "v1", "kind": "Pod" },
             "object": {
                 "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "verify", "namespace": namespace },
                 "spec": { "containers": [{ "name": "verify", "image": written }] },
             },
         }));
+        review.moment = Some(crate::trial::moment());
         let find_out = async |want: Want| match want {
             Want::Verdict { question, .. } => {
                 Fact::Verdict(Some(self.verifier.verify(&question, self.deadline, Purpose::Decision).await))
             }
-            Want::ConfigMap { .. } | Want::Namespace { .. } => {
+            Want::ConfigMap { .. } | Want::Namespace { .. } | Want::Roles { .. } => {
                 Fact::Value(Err("there is no cluster to ask".to_owned()))
             }
         };

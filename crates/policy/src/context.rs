@@ -77,7 +77,6 @@ impl Entry {
         }
         if let Some(map) = fields.take("configMap") {
             let path = format!("{path}.configMap");
-            notes.only_given(&path, "ConfigMaps are not looked up at admission yet");
             let mut map = Fields::of(map, &path, notes);
             let name = template(map.take("name"), &format!("{path}.name"), notes);
             let namespace = template(map.take("namespace"), &format!("{path}.namespace"), notes);
@@ -124,6 +123,13 @@ impl Entry {
                         format!("a Policy reads ConfigMaps of its own namespace, not of `{namespace}`");
                     return Err(Error::Call { function: "configMap".to_owned(), message });
                 }
+                // What fills them may be an author's: they lead to no other object.
+                for (what, text) in [("name", &name), ("namespace", &namespace)] {
+                    if !is_object_name(text) {
+                        let message = format!("`{text}` is no {what} of an object");
+                        return Err(Error::Call { function: "configMap".to_owned(), message });
+                    }
+                }
                 let want = Want::ConfigMap { namespace, name };
                 match facts.get(&want) {
                     None => {
@@ -147,6 +153,16 @@ impl Entry {
         names.set(&self.name, value);
         Ok(())
     }
+}
+
+/// Whether it is a name as Kubernetes has them (RFC 1123 subdomain).
+fn is_object_name(text: &str) -> bool {
+    let part = |part: &str| {
+        let ends = part.starts_with('-') || part.ends_with('-');
+        let known = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+        !part.is_empty() && !ends && part.bytes().all(known)
+    };
+    text.len() <= 253 && text.split('.').all(part)
 }
 
 fn template(value: Option<&Value>, path: &str, notes: &mut Notes) -> Option<Template> {

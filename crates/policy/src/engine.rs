@@ -48,6 +48,13 @@ pub enum Want {
         /// Which.
         name: String,
     },
+    /// The roles that somebody is bound to: `roles`, each as `NAMESPACE:NAME`, and `clusterRoles`.
+    Roles {
+        /// Who.
+        username: String,
+        /// The groups that he is in.
+        groups: Vec<String>,
+    },
 }
 
 impl Want {
@@ -55,7 +62,7 @@ impl Want {
     pub fn question(&self) -> Option<(&Question, bool)> {
         match self {
             Self::Verdict { question, wait } => Some((question, *wait)),
-            Self::ConfigMap { .. } | Self::Namespace { .. } => None,
+            Self::ConfigMap { .. } | Self::Namespace { .. } | Self::Roles { .. } => None,
         }
     }
 }
@@ -66,7 +73,7 @@ impl Want {
 pub enum Fact {
     /// The verdict; `None` says that there is none at hand.
     Verdict(Option<Verdict>),
-    /// A ConfigMap, or the labels of a namespace; or why there are none.
+    /// A ConfigMap, the labels of a namespace, or the roles of somebody; or why there are none.
     Value(Result<Value, String>),
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Each counts by itself: two that overlap never lift together what neither lifts alone.
 
+use countersign_jmespath::Moment;
 use countersign_reference::wildcard_match;
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -41,7 +42,7 @@ impl Exception {
         if document["kind"] != "PolicyException" || !group.starts_with("kyverno.io/") {
             return None;
         }
-        let mut notes = Notes { given: true, ..Notes::default() };
+        let mut notes = Notes::default();
         if !matches!(group, "kyverno.io/v2" | "kyverno.io/v2beta1") {
             notes.refuse(
                 "apiVersion",
@@ -97,8 +98,9 @@ impl Exception {
     }
 
     /// Whether it applies at all at this moment: what cannot be read, or is over, does not.
-    pub(crate) fn applies(&self, now: Option<Timestamp>) -> bool {
-        self.refusals.is_empty() && self.expires.is_none_or(|expires| now.is_some_and(|now| now < expires))
+    pub(crate) fn applies(&self, moment: Option<Moment>) -> bool {
+        self.refusals.is_empty()
+            && self.expires.is_none_or(|expires| moment.is_some_and(|moment| moment.now < expires))
     }
 
     /// Whether somebody who writes pods could not give it to himself.

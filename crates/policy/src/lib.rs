@@ -42,6 +42,7 @@ mod validate;
 
 use countersign_jmespath::{Error, Expression};
 
+pub use countersign_jmespath::Moment;
 pub use drive::{Endless, MAX_ROUNDS};
 pub use engine::{Engine, Evaluation, Fact, Facts, Finding, MAX_IMAGES, Outcome, Phase, RuleResult, Want};
 pub use exceptions::Exception;
@@ -61,12 +62,7 @@ pub use review::{Given, Review};
 /// Functions beyond the dialect's own: `registry_rewrite(image)` is the one rewriter.
 const FUNCTIONS: &[&str] = &["registry_rewrite"];
 
-/// An expression that can be evaluated here, where there is neither a clock nor randomness.
+/// An expression of a policy.
 pub(crate) fn expression(text: &str) -> Result<Expression, Error> {
-    let expression = Expression::parse(text, FUNCTIONS)?;
-    if expression.needs_moment() {
-        let message = "the time and random texts are not supported yet".to_owned();
-        return Err(Error::Call { function: "expression".to_owned(), message });
-    }
-    Ok(expression)
+    Expression::parse(text, FUNCTIONS)
 }

@@ -110,8 +110,8 @@ pub fn load(document: &Value, keys: &Keys) -> Option<Policy> {
     read(document, keys, false)
 }
 
-/// The same for where somebody gives what a cluster would have to be asked for: ConfigMaps, labels of
-/// namespaces, answers to API calls ([`Given`](crate::Given)).
+/// The same for where somebody gives what is not asked for at admission: answers to API calls, the roles of
+/// users ([`Given`](crate::Given)).
 pub fn load_given(document: &Value, keys: &Keys) -> Option<Policy> {
     read(document, keys, true)
 }

@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use countersign_jmespath::{Error, Scope};
+use countersign_jmespath::{Error, Moment, Scope};
 use countersign_reference::Reference;
 use serde_json::{Value, json};
 
@@ -162,6 +162,10 @@ fn put(place: &mut Value, path: &[&str], value: Value) {
 }
 
 impl Scope for Names<'_> {
+    fn moment(&self) -> Option<Moment> {
+        self.review.moment
+    }
+
     fn lookup(&self, name: &str) -> Result<Option<&Value>, Error> {
         if let Some((_, value)) = self.variables.iter().rev().find(|(known, _)| known == name) {
             return Ok(Some(value));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use countersign_jmespath::Moment;
 use serde_json::{Map, Value};
 
 /// The request of an AdmissionReview.
@@ -18,8 +18,9 @@ pub struct Review {
     pub request: Value,
     /// What somebody says that names stand for: nothing at admission.
     pub given: Option<Given>,
-    /// The time of the request, by which exceptions end; without it none applies that has an end.
-    pub now: Option<Timestamp>,
+    /// When it is judged. Without it no exception applies that has an end, and expressions that ask for
+    /// the time or for random texts have no value.
+    pub moment: Option<Moment>,
 }
 
 /// Values for names that expressions use, where nothing else says what they are: for tests of policies.
@@ -60,7 +61,7 @@ impl Review {
             namespace: text("/namespace"),
             request,
             given: None,
-            now: None,
+            moment: None,
         }
     }
 

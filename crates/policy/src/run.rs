@@ -203,7 +203,7 @@ impl<'a> Run<'a> {
     ) -> Vec<&'a Exception> {
         let mut found = Vec::new();
         for exception in self.engine.exceptions() {
-            if !exception.speaks_of(&policy.name, &rule.name) || !exception.applies(self.review.now) {
+            if !exception.speaks_of(&policy.name, &rule.name) || !exception.applies(self.review.moment) {
                 continue;
             }
             let against = Against { review: self.review, facts, excludes: true };

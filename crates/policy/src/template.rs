@@ -254,9 +254,9 @@ mod tests {
         assert_eq!(fill(r"\{{ a.text }}", roots()).unwrap(), json!("{{ a.text }}"));
         assert!(matches!(fill("{{ a.none }}", roots()), Err(Error::NotFound(_))));
         assert!(fill("{{ a.text", roots()).is_err());
-        for ahead in ["{{ time_now() }}", "x {{ random('[a-z]') }}", "{{ time_since('', a.text, '') }}"] {
-            let refused = fill(ahead, roots()).unwrap_err().to_string();
-            assert!(refused.ends_with("not supported yet"), "{ahead}: {refused}");
+        // Nobody has said when it is.
+        for timeless in ["{{ time_now() }}", "x {{ random('[a-z]') }}"] {
+            assert!(matches!(fill(timeless, roots()), Err(Error::Call { .. })), "{timeless}");
         }
         assert_eq!(fill("{{ {x: a.text} }}", roots()).unwrap(), json!({ "x": "x" }));
         let split = json!({ "a": "a{", "b": "{ secret }}", "secret": "told", "quote": "x', '') || 'y" });

@@ -121,8 +121,6 @@ fn what_cannot_be_read_of_an_action_lets_nothing_go() {
             "validate: { message: no host PID,",
             "validate: { failureAction: Audit, failureActionOverrides: [{ action: Enforce, namespaces: [default] }], cel: {},",
         ),
-        // Nobody says at admission which roles somebody has.
-        DENY.replace("kinds: [Pod] }", "kinds: [Pod] }, clusterRoles: [edit]"),
     ] {
         let read = policies(&[&policy]);
         assert!(!read[0].refusals.is_empty(), "{policy}");

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use countersign_policy::{
-    Engine, Evaluation, Exception, Fact, Facts, Keys, Kind, Outcome, Phase, Response, Review, Status, Want,
-    load_given,
+    Engine, Evaluation, Exception, Fact, Facts, Keys, Kind, Moment, Outcome, Phase, Response, Review, Status,
+    Want, load_given,
 };
 use countersign_reference::Reference;
 use countersign_site::Site;
@@ -80,6 +80,10 @@ fn run(engine: &Engine, review: &Review, phase: Phase) -> Outcome {
                         }
                         Want::ConfigMap { .. } => Fact::Value(Err("there is none".to_owned())),
                         Want::Namespace { .. } => Fact::Value(Ok(json!({ "tier": "gold" }))),
+                        Want::Roles { username, .. } => Fact::Value(match username.as_str() {
+                            "jane" => Ok(json!({ "roles": ["apps:edit"], "clusterRoles": ["view"] })),
+                            _ => Err("nobody can say".to_owned()),
+                        }),
                         Want::Verdict { question, .. } => {
                             let image = question.image.clone();
                             Fact::Verdict(Some(Verdict::because(
@@ -363,6 +367,10 @@ fn requests_are_told_apart_by_all_that_is_known_of_them() {
         ),
         ("{ resources: { kinds: [Pod] }, subjects: [{ kind: User, name: jane }] }", true),
         ("{ resources: { kinds: [Pod] }, subjects: [{ kind: Group, name: ops }] }", false),
+        ("{ resources: { kinds: [Pod] }, roles: ['apps:ed*'] }", true),
+        ("{ resources: { kinds: [Pod] }, roles: ['other:edit'] }", false),
+        ("{ resources: { kinds: [Pod] }, clusterRoles: [admin, view] }", true),
+        ("{ resources: { kinds: [Pod] }, clusterRoles: [edit] }", false),
     ] {
         assert_eq!(selects(matching), expected, "{matching}");
     }
@@ -412,7 +420,7 @@ fn an_exception_ends() {
     let engine = engine_in(site(""), &[policy("p", ENFORCE, POD_SECURITY)], &[&text]);
     let at = |now: Option<&str>| {
         let mut review = review("CREATE", &pod(json!({ "hostPID": true })), None);
-        review.now = now.map(|now| now.parse().unwrap());
+        review.moment = now.map(|now| Moment { now: now.parse().unwrap(), seed: 1 });
         run(&engine, &review, Phase::Validate).denials.is_empty()
     };
     assert!(at(Some("2026-12-31T00:00:00Z")));
@@ -463,6 +471,66 @@ fn an_element_that_cannot_be_asked_about_is_not_left_out() {
     // What a pod's author writes there takes no rule away.
     let outcome = of("{{");
     assert!(one(&outcome).0 == Status::Error && !outcome.denials.is_empty(), "{outcome:#?}");
+}
+
+#[test]
+fn who_cannot_be_known_is_judged_and_not_excluded() {
+    let verdict = |part: &str| {
+        let rules = format!(
+            "  - name: r\n    match: {{ any: [{{ resources: {{ kinds: [Pod] }} {part}\n    validate: {{ message: no, deny: {{}} }}\n"
+        );
+        let mut review = review("CREATE", &pod(json!({})), None);
+        review.request["userInfo"]["username"] = json!("joe");
+        !run(&engine(&[policy("p", ENFORCE, &rules)]), &review, Phase::Validate).denials.is_empty()
+    };
+    assert!(verdict(", clusterRoles: [edit] }] }"));
+    assert!(verdict("}] }\n    exclude: { any: [{ clusterRoles: [edit] }] }"));
+    assert!(!verdict(", subjects: [{ kind: User, name: jane }] }] }"));
+}
+
+#[test]
+fn the_time_and_random_texts_are_frozen_for_a_request() {
+    let rules = "  - name: r
+    match: { any: [{ resources: { kinds: [Pod] } }] }
+    context:
+      - { name: now, variable: { jmesPath: time_now_utc() } }
+      - { name: word, variable: { value: \"{{ random('[a-z]{8}') }}\" } }
+    mutate: { patchStrategicMerge: { metadata: { annotations: { now: '{{ now }}', word: '{{ word }}' } } } }
+";
+    let engine = engine(&[policy("p", "background: false", rules)]);
+    let at = |seed: Option<u64>| {
+        let mut review = review("CREATE", &pod(json!({})), None);
+        review.moment = seed.map(|seed| Moment { now: "2026-06-01T00:00:00Z".parse().unwrap(), seed });
+        run(&engine, &review, Phase::Mutate)
+    };
+    let [first, again, other] =
+        [1, 1, 2].map(|seed| at(Some(seed)).object["metadata"]["annotations"].clone());
+    assert_eq!((&first["now"], &first), (&json!("2026-06-01T00:00:00Z"), &again));
+    assert_ne!(first["word"], other["word"]);
+    assert_eq!(at(None).responses[0].status, Status::Error, "nobody says when it is");
+}
+
+#[test]
+fn a_config_map_is_asked_for_by_a_name_and_nothing_else() {
+    for (name, namespace, reason) in [
+        ("{{ request.object.metadata.labels.map }}", "apps", "`../../secrets/x` is no name of an object"),
+        (
+            "allowed",
+            "{{ request.object.metadata.labels.map }}",
+            "`../../secrets/x` is no namespace of an object",
+        ),
+        ("Allowed", "apps", "is no name"),
+    ] {
+        let rules = format!(
+            "  - name: r\n    match: {{ any: [{{ resources: {{ kinds: [Pod] }} }}] }}\n    context: [{{ name: map, configMap: {{ name: '{name}', namespace: '{namespace}' }} }}]\n    validate: {{ deny: {{ conditions: {{ any: [{{ key: '{{{{ map.data.registry }}}}', operator: Equals, value: x }}] }} }} }}\n"
+        );
+        let mut object = pod(json!({}));
+        object["metadata"]["labels"] = json!({ "map": "../../secrets/x" });
+        let outcome = validate(&engine(&[policy("p", ENFORCE, &rules)]), &object);
+        let (status, message) = one(&outcome);
+        assert!(status == Status::Error && message.contains(reason), "{status:?} {message}");
+        assert!(!outcome.denials.is_empty());
+    }
 }
 
 #[test]

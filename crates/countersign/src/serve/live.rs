@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use countersign_admission::{Observer, Service};
+use countersign_admission::{Around, Service};
 use countersign_cluster::evidence::EVIDENCE_SECRET;
 use countersign_cluster::{Evidence, ObjectId, Objects, SERVING_SECRET, Serving, Snapshot, WatchEnded};
 use countersign_evidence::Store;
@@ -40,7 +40,7 @@ pub(crate) struct Live {
     certified: AtomicBool,
     /// What was taken up at last.
     pub(crate) taken: watch::Sender<Arc<Taken>>,
-    observer: Arc<dyn Observer>,
+    around: Around,
     metrics: OnceLock<Registry>,
     /// Whether it was asked to end.
     ending: AtomicBool,
@@ -55,13 +55,13 @@ enum State {
 
 impl Live {
     /// Begins with an identity that nobody has to trust: probes do not look.
-    pub(crate) fn new(identity: Arc<CurrentIdentity>, observer: Arc<dyn Observer>) -> Self {
+    pub(crate) fn new(identity: Arc<CurrentIdentity>, around: Around) -> Self {
         Self {
             state: RwLock::new(State::Waiting("the cluster has not been read yet".to_owned())),
             identity,
             certified: AtomicBool::new(false),
             taken: watch::Sender::default(),
-            observer,
+            around,
             metrics: OnceLock::new(),
             ending: AtomicBool::new(false),
         }
@@ -201,8 +201,8 @@ pub(crate) async fn follow(
         live.set(State::Waiting(why));
     }
     let store = Arc::clone(&evidence) as Arc<dyn Store>;
-    let observer = Arc::clone(&live.observer);
-    let mut maker = Maker::new(namespace, store, countersign_policy::load, observer, Some(pull_secrets));
+    let around = live.around.clone();
+    let mut maker = Maker::new(namespace, store, countersign_policy::load, around, Some(pull_secrets));
     let mut serving = None;
     loop {
         let snapshot = objects.snapshot();

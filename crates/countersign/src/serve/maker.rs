@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use countersign_admission::{Limits, Observer, Service};
+use countersign_admission::{Around, Limits, Service};
 use countersign_clock::SystemClock;
 use countersign_cluster::{ObjectId, Snapshot, Stored};
 use countersign_evidence::Store;
-use countersign_policy::{Engine, Keys, Policy, SECRET_KEY, SecretKeys, SiteKey};
+use countersign_policy::{Engine, Exception, Keys, Policy, SECRET_KEY, SecretKeys, SiteKey};
 use countersign_signature::Trust;
 use countersign_site::{Mode, Site, Source};
 use countersign_verdict::Attestors;
@@ -40,7 +40,7 @@ pub(crate) struct Maker {
     /// Who reads the Secrets of pods, for a Site that lets them be used.
     pull_secrets: Option<Arc<dyn SecretReader>>,
     store: Arc<dyn Store>,
-    observer: Arc<dyn Observer>,
+    around: Around,
     /// The last good Site.
     site: Option<Good>,
     /// What is wrong with the one of this moment.
@@ -50,7 +50,7 @@ pub(crate) struct Maker {
     policies: BTreeMap<ObjectId, (Version, Value)>,
     /// What was found about the policies of this moment.
     policies_are: BTreeMap<ObjectId, (Result<(), String>, bool)>,
-    /// The policies of last time, each by its UID; `None` where that did not come to its end.
+    /// The policies and exceptions of last time, each by its UID; `None` where that did not come to its end.
     documents: Option<Vec<(String, Value)>>,
     /// The keys in Secrets, as policies were read with them at last.
     secrets: SecretKeys,
@@ -76,7 +76,7 @@ impl Maker {
         namespace: &str,
         store: Arc<dyn Store>,
         reader: Reader,
-        observer: Arc<dyn Observer>,
+        around: Around,
         pull_secrets: Option<Arc<dyn SecretReader>>,
     ) -> Self {
         Self {
@@ -84,7 +84,7 @@ impl Maker {
             namespace: namespace.to_owned(),
             reader,
             store,
-            observer,
+            around,
             site: None,
             site_is: Ok(()),
             policies: BTreeMap::new(),
@@ -132,6 +132,7 @@ impl Maker {
         let site = if mode == site.mode { site } else { Arc::new(Site { mode, ..Site::clone(&site) }) };
         let changed = self.mode.replace(mode) != Some(mode) || changed;
         let documents = snapshot.policies.iter();
+        let documents = documents.chain(&snapshot.exceptions);
         let documents: Vec<_> =
             documents.map(|stored| (stored.uid.clone(), stored.document.clone())).collect();
         let secrets = self.secret_keys(snapshot);
@@ -143,8 +144,9 @@ impl Maker {
         let keys = Keys { site: keys, secrets: Some(secrets) };
         let policies = self.policies(&snapshot.policies, &keys);
         tracing::info!(policies = policies.len(), mode = ?site.mode, "policies and Site are in force");
-        let engine = Engine::new(policies, site);
-        let service = Service::observed(engine, verifier, Limits::DEFAULT, Arc::clone(&self.observer));
+        let exceptions = exceptions(&snapshot.exceptions, &site);
+        let engine = Engine::new(policies, site).with_exceptions(exceptions);
+        let service = Service::within(engine, verifier, Limits::DEFAULT, self.around.clone());
         self.documents = Some(documents);
         Made::Service(service)
     }
@@ -320,6 +322,37 @@ impl Maker {
     }
 }
 
+/// The exceptions from policies; what is wrong with one is told, and it does not apply.
+fn exceptions(stored: &[Stored], site: &Site) -> Vec<Exception> {
+    let read = stored.iter().filter_map(|stored| {
+        let read = std::panic::catch_unwind(|| Exception::load(&stored.document));
+        let Ok(read) = read else {
+            tracing::error!(exception = stored.id().name, "the reader of exceptions breaks on it: report it");
+            return None;
+        };
+        read
+    });
+    let mut found = Vec::new();
+    for exception in read {
+        let name = &exception.name;
+        for refusal in &exception.refusals {
+            tracing::error!(exception = name, "refused, and does not apply: {refusal}");
+        }
+        for warning in &exception.warnings {
+            tracing::warn!(exception = name, "{warning}");
+        }
+        if !site.exception_namespaces.contains(&exception.namespace) {
+            tracing::warn!(
+                exception = name,
+                "does not apply: the Site's exceptionNamespaces do not name `{}`",
+                exception.namespace
+            );
+        }
+        found.push(exception);
+    }
+    found
+}
+
 /// The reader came to no end.
 struct Broken;
 
@@ -346,7 +379,6 @@ fn mode(document: &Value) -> Option<Mode> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use countersign_admission::Unobserved;
     use countersign_cluster::Texts;
     use countersign_evidence::Memory;
     use serde_json::json;
@@ -370,7 +402,7 @@ mod tests {
             document["spec"]["odd"] = json!(true);
             document
         };
-        let mut maker = Maker::new("own", Arc::new(Memory::default()), reader, Arc::new(Unobserved), None);
+        let mut maker = Maker::new("own", Arc::new(Memory::default()), reader, Around::default(), None);
         let mut names = |documents: &[Value]| -> Vec<String> {
             let stored = |document: &Value| Stored {
                 document: document.clone(),
@@ -416,13 +448,8 @@ mod tests {
                 ..Snapshot::default()
             }
         };
-        let mut maker = Maker::new(
-            "own",
-            Arc::new(Memory::default()),
-            countersign_policy::load,
-            Arc::new(Unobserved),
-            None,
-        );
+        let mut maker =
+            Maker::new("own", Arc::new(Memory::default()), countersign_policy::load, Around::default(), None);
         for (words, kept, uid, expected) in [
             ("of another one", ("z", 9), "a", None),
             ("first", ("a", 1), "a", Some("first")),

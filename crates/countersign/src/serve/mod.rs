@@ -3,6 +3,7 @@
 mod kept;
 mod leader;
 mod live;
+mod lookups;
 mod maker;
 mod metrics;
 mod pull;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use countersign_admission::Around;
 use countersign_clock::SystemClock;
 use countersign_cluster::{
     Candidate, Certificates, Client, Dns, Events, Evidence, Installation, LeaseTiming, Objects, Target,
@@ -20,6 +21,7 @@ use tokio::task::JoinSet;
 
 use super::leader::Leader;
 use super::live::{self, Live};
+use super::lookups::InCluster;
 use super::metrics::{self, Metrics};
 use super::pull::PodSecrets;
 use super::{asked_to_end, talk};
@@ -71,7 +73,12 @@ pub(crate) async fn serve(arguments: &Replica, client: Client, listener: TcpList
     let tls = Arc::new(countersign_https::server_of(&current)?);
     let (events, say) = Events::new(&client, &identity, clock.clone());
     let metrics = Metrics::new(events);
-    let live = Arc::new(Live::new(current, Arc::new(metrics.clone())));
+    let around = Around {
+        observer: Arc::new(metrics.clone()),
+        cluster: Arc::new(InCluster::new(&client)),
+        clock: clock.clone(),
+    };
+    let live = Arc::new(Live::new(current, around));
     let (leading, leads) = watch::channel(false);
     let candidate =
         Arc::new(Candidate::new(&client, namespace, LEASE, &identity, LeaseTiming::DEFAULT, clock.clone()));

@@ -17,7 +17,7 @@ use hyper::{Request, Response};
 
 use super::live::Webhook;
 use super::verifier;
-use crate::policies::{self, Files};
+use crate::policies::{self, Files, Loaded};
 use crate::{site, sources};
 
 /// How often files are looked at. What has changed is taken up once it has stayed the same for as
@@ -55,7 +55,7 @@ impl Standalone {
         let said = Said::read(site, policies);
         let made = Made::of(site, said.site, &store)?;
         let stand = made.policies(&said.policies)?;
-        policies::tell(&stand);
+        stand.tell();
         let made = Made { said: Said { policies: said.policies, ..made.said }, ..made };
         let webhook = made.webhook(stand);
         let current = RwLock::new(webhook);
@@ -144,16 +144,16 @@ impl Made {
     }
 
     /// The policies of these files, by the keys of this Site.
-    fn policies(&self, said: &Result<Files, String>) -> Result<Vec<(PathBuf, Policy)>> {
+    fn policies(&self, said: &Result<Files, String>) -> Result<Loaded> {
         let files = said.as_ref().map_err(|error| anyhow!("{error}"))?;
-        let policies = policies::load(files, &policies::keys(&self.site, &*self.load)?)?;
-        ensure!(!policies.is_empty(), "there is no policy in the directory of --policies");
-        Ok(policies)
+        let loaded = policies::load(files, &policies::keys(&self.site, &*self.load)?)?;
+        ensure!(!loaded.policies.is_empty(), "there is no policy in the directory of --policies");
+        Ok(loaded)
     }
 
-    fn webhook(&self, policies: Vec<(PathBuf, Policy)>) -> Arc<Webhook> {
-        let policies = policies.into_iter().map(|(_, policy)| policy).collect();
-        let engine = Engine::new(policies, Arc::clone(&self.site));
+    fn webhook(&self, loaded: Loaded) -> Arc<Webhook> {
+        let (policies, exceptions) = loaded.apart();
+        let engine = Engine::new(policies, Arc::clone(&self.site)).with_exceptions(exceptions);
         Service::new(engine, Arc::clone(&self.verifier), Limits::DEFAULT)
     }
 
@@ -187,14 +187,14 @@ impl Made {
             None
         } else {
             let new = made.policies(&said.policies).and_then(|new| {
-                nothing_is_lost(&last, &new)?;
+                nothing_is_lost(&last.policies, &new.policies)?;
                 Ok(new)
             });
             new.map_err(|error| wrong.push(error)).ok()
         };
         made.said.policies = if new.is_some() { said.policies } else { self.said.policies.clone() };
         let stand = new.unwrap_or(last);
-        policies::tell(&stand);
+        stand.tell();
         Ok((made.webhook(stand), made, wrong))
     }
 }
@@ -257,6 +257,7 @@ mod tests {
             let (_, new, wrong) = made.anew(Said::read(&site, &policies), &site, &store).unwrap();
             made = Arc::new(new);
             let stand = made.policies(&made.said.policies).unwrap();
+            let stand = stand.policies;
             let refused = stand.iter().filter(|(_, policy)| !policy.refusals.is_empty()).count();
             (made.site.trust.keys.len(), stand.len(), refused, !wrong.is_empty())
         };

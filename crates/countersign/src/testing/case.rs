@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use countersign_clock::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 
 use super::Selector;
@@ -119,7 +118,7 @@ fn prepare(test: &Test, base: &Path, site: Option<&Path>) -> Result<Trial> {
     };
     let user = test.user.as_ref().map(|path| User::read(&base.join(path))).transpose()?;
     let site = trial::site(site, &documents.exceptions)?;
-    Ok(Trial::new(documents, values, user, site, SystemClock::default().wall()))
+    Ok(Trial::new(documents, values, user, site, trial::moment()))
 }
 
 /// The objects that a result is about, and where they are; an object that is nowhere has a name alone.

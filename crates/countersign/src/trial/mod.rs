@@ -8,16 +8,17 @@ mod table;
 mod values;
 
 use std::future::ready;
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use countersign_clock::{Clock as _, SystemClock};
 use countersign_policy::{
-    Engine, Exception, Fact, Keys, Kind, Outcome, Phase, Response, Review, Status, Want,
+    Engine, Exception, Fact, Keys, Kind, Moment, Outcome, Phase, Response, Review, Status, Want,
 };
 use countersign_site::{Pinning, Site};
 use countersign_verdict::Tier;
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 pub(crate) use documents::{Documents, PolicySource, apart, name_of, namespace_of, read};
@@ -42,7 +43,7 @@ pub(crate) struct Trial {
     values: Values,
     user: Option<User>,
     site: Arc<Site>,
-    now: Timestamp,
+    moment: Moment,
 }
 
 /// What came of an object.
@@ -69,6 +70,11 @@ impl Answer {
     }
 }
 
+/// This moment, for everything that is tried by one command.
+pub(crate) fn moment() -> Moment {
+    Moment { now: SystemClock::default().wall(), seed: RandomState::new().hash_one(()) }
+}
+
 /// The keys that policies may name: those of a Site.
 pub(crate) fn keys(path: Option<&Path>) -> Result<Keys> {
     let Some(path) = path else { return Ok(Keys::default()) };
@@ -91,10 +97,10 @@ impl Trial {
         values: Values,
         user: Option<User>,
         site: Site,
-        now: Timestamp,
+        moment: Moment,
     ) -> Self {
         let Documents { policies, exceptions, objects } = documents;
-        Self { policies, exceptions, objects, values, user, site: Arc::new(site), now }
+        Self { policies, exceptions, objects, values, user, site: Arc::new(site), moment }
     }
 
     /// The objects, in the order of their files.
@@ -170,7 +176,7 @@ impl Trial {
         }
         let mut review = Review::of(request);
         review.given = Some(given);
-        review.now = Some(self.now);
+        review.moment = Some(self.moment);
         review
     }
 
@@ -195,6 +201,8 @@ impl Trial {
                     || object("Namespace", &name, None).map(|object| &object["metadata"]["labels"]);
                 Fact::Value(Ok(labels.or_else(of_object).cloned().unwrap_or_else(|| json!({}))))
             }
+            // Of a user who is given, his roles are.
+            Want::Roles { .. } => Fact::Value(Ok(json!({ "roles": [], "clusterRoles": [] }))),
         }
     }
 }
