@@ -174,6 +174,17 @@ impl ControlPlane {
 
     /// One request: status and body.
     pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> (u16, Value) {
+        let (status, body, _) = self.warned(method, path, body).await;
+        (status, body)
+    }
+
+    /// One request: status, body, and warnings.
+    pub async fn warned(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> (u16, Value, Vec<String>) {
         let content_type =
             if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
         let body = body.map(|body| body.to_string().into_bytes()).unwrap_or_default();
@@ -189,14 +200,18 @@ impl ControlPlane {
 
     /// Reads any URL of this machine: status and body.
     pub async fn get(&self, url: &str) -> (u16, Value) {
-        self.send(Request::get(url).body(Full::default()).unwrap()).await
+        let (status, body, _) = self.send(Request::get(url).body(Full::default()).unwrap()).await;
+        (status, body)
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> (u16, Value) {
-        let Ok(response) = self.client.request(request).await else { return (0, Value::Null) };
+    async fn send(&self, request: Request<Full<Bytes>>) -> (u16, Value, Vec<String>) {
+        let Ok(response) = self.client.request(request).await else { return (0, Value::Null, vec![]) };
         let status = response.status().as_u16();
+        let warnings = response.headers().get_all("warning").iter();
+        let warnings = warnings.map(|text| text.to_str().unwrap().to_owned()).collect();
         let body = response.into_body().collect().await.unwrap().to_bytes();
-        (status, serde_json::from_slice(&body).unwrap_or_else(|_| json!(String::from_utf8_lossy(&body))))
+        let body = serde_json::from_slice(&body).unwrap_or_else(|_| json!(String::from_utf8_lossy(&body)));
+        (status, body, warnings)
     }
 
     /// Registers both webhooks by URL, and waits until they are in force.

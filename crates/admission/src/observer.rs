@@ -12,7 +12,7 @@ pub trait Observer: Send + Sync {
     fn answered(&self, phase: Phase, tier: Tier, allowed: bool, took: Duration);
     /// A verdict counts: one for each image and rule that covers it.
     fn verdict(&self, verdict: &Verdict, enforce: bool, decision: Decision);
-    /// Something became of a pod, or will under Enforce, that its owner should know. Not told of dry
+    /// Something became of an object, or will under Enforce, that its owner should know. Not told of dry
     /// runs.
     fn report(&self, subject: &Subject, report: Report, message: &str);
 }
@@ -20,20 +20,40 @@ pub trait Observer: Send + Sync {
 /// What is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// It was denied.
-    Denied,
-    /// It was admitted, as the rule does not enforce.
-    Violation,
+    /// A pod was denied for an image.
+    ImageDenied,
+    /// A pod was admitted with an image that will be denied under Enforce.
+    ImageViolation,
+    /// An object was denied for what it is.
+    PolicyDenied,
+    /// An object was admitted, as the rule that it breaks does not enforce.
+    PolicyViolation,
+}
+
+impl Report {
+    /// The reason of an event that says so.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::ImageDenied => "ImageDenied",
+            Self::ImageViolation => "ImageViolation",
+            Self::PolicyDenied => "PolicyDenied",
+            Self::PolicyViolation => "PolicyViolation",
+        }
+    }
 }
 
 /// Whom a review is about, as the request has it: to find people by, and nothing to be believed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subject {
+    /// `v1`, `apps/v1`.
+    pub api_version: String,
+    /// `Pod`.
+    pub kind: String,
     /// The namespace.
     pub namespace: String,
-    /// The pod's name, or the beginning of a name yet to be made.
+    /// The object's name, or the beginning of a name yet to be made.
     pub name: String,
-    /// Who made the pod, if it was a controller.
+    /// Who made it, if that was a controller.
     pub owner: Option<Owner>,
 }
 
@@ -56,7 +76,11 @@ impl Subject {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let owners = metadata["ownerReferences"].as_array();
         let owner = owners.into_iter().flatten().find(|owner| owner["controller"] == true);
+        let (group, version) =
+            (text(&review.request["kind"]["group"]), text(&review.request["kind"]["version"]));
         Self {
+            api_version: if group.is_empty() { version } else { format!("{group}/{version}") },
+            kind: review.kind.clone(),
             namespace: review.namespace.clone(),
             name: metadata["name"]
                 .as_str()

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use countersign_https::{Body, full};
-use countersign_policy::{Engine, Fact, Finding, Moment, Phase, Review, Want};
+use countersign_policy::{
+    Engine, Fact, Finding, Kind, Moment, Outcome, Phase, Response, Review, Status, Want,
+};
 use countersign_verdict::{Decision, Question, Tier, Verdict, text};
 use countersign_verifier::{Purpose, Verifier};
 use futures_util::FutureExt as _;
@@ -15,7 +17,7 @@ use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -121,7 +123,7 @@ impl<A: Answers> Service<A> {
     }
 
     /// Answers one HTTP request.
-    pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+    pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> hyper::Response<Body> {
         let path = request.uri().path().to_owned();
         let (phase, tier) = match (request.method(), path.as_str()) {
             (&Method::GET, "/livez" | "/readyz") => return plain(StatusCode::OK, "ok\n"),
@@ -149,7 +151,7 @@ impl<A: Answers> Service<A> {
         match self.review(&body, phase, tier, deadline).await {
             Err(why) => plain(StatusCode::BAD_REQUEST, &format!("{why}\n")),
             Ok(answer) => {
-                let mut response = Response::new(full(answer));
+                let mut response = hyper::Response::new(full(answer));
                 response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
                 response
             }
@@ -218,7 +220,7 @@ impl<A: Answers> Service<A> {
     ) -> Answer {
         let purpose = if dry_run { Purpose::DryRun } else { Purpose::Decision };
         let find_out = |want| self.find_out(want, deadline, purpose);
-        let outcome = match self.engine.decide(&review, phase, tier, find_out).await {
+        let mut outcome = match self.engine.decide(&review, phase, tier, &find_out).await {
             Ok(outcome) => outcome,
             // `Refused`: the tier makes no difference.
             Err(error) => {
@@ -226,8 +228,16 @@ impl<A: Answers> Service<A> {
             }
         };
         let subject = Arc::new(Subject::of(&review));
-        if !outcome.denials.is_empty() && !dry_run {
-            self.around.observer.report(&subject, Report::Denied, &outcome.denials.join("\n"));
+        // What pods would be told, before there are any.
+        let pod = (phase == Phase::Validate).then(|| review.of_template_pod()).flatten();
+        if let Some(pod) = pod
+            && let Ok(early) = self.engine.decide(&pod, Phase::Mutate, tier, &find_out).await
+        {
+            outcome.denials.extend(early.denials);
+            outcome.warnings.extend(early.warnings);
+        }
+        if !dry_run {
+            self.report(&subject, &outcome, phase);
         }
         for result in outcome.results {
             let about = About { policy: result.policy, rule: result.rule, subject: Arc::clone(&subject) };
@@ -246,6 +256,40 @@ impl<A: Answers> Service<A> {
             .then(|| serde_json::to_vec(&json_patch::diff(review.object(), &outcome.object)).ok())
             .flatten();
         Answer { denials: outcome.denials, warnings: outcome.warnings, patch }
+    }
+
+    /// What became of an object, and why.
+    fn report(&self, subject: &Subject, outcome: &Outcome, phase: Phase) {
+        let observer = &self.around.observer;
+        if !outcome.denials.is_empty() {
+            let of_object = outcome
+                .responses
+                .iter()
+                .any(|response| response.denies && response.kind != Kind::ImageVerify);
+            let report = if of_object { Report::PolicyDenied } else { Report::ImageDenied };
+            observer.report(subject, report, &outcome.denials.join("\n"));
+        }
+        let broken = outcome.responses.iter().filter(|response| {
+            let of_object = response.kind == Kind::Validation && phase == Phase::Validate;
+            of_object && matches!(response.status, Status::Fail | Status::Error)
+        });
+        for Response { policy, rule, status, message, enforce, denies, .. } in broken {
+            tracing::info!(
+                target: "decision",
+                policy,
+                rule,
+                kind = subject.kind,
+                namespace = subject.namespace,
+                name = subject.name,
+                enforce,
+                denied = denies,
+                status = status.word(),
+                summary = message,
+            );
+            if !denies {
+                observer.report(subject, Report::PolicyViolation, &format!("{policy}/{rule}: {message}"));
+            }
+        }
     }
 
     async fn find_out(&self, want: Want, deadline: Instant, purpose: Purpose) -> Fact {
@@ -288,7 +332,7 @@ impl<A: Answers> Service<A> {
                 about.rule,
                 text::summary(verdict)
             );
-            self.around.observer.report(&about.subject, Report::Violation, &message);
+            self.around.observer.report(&about.subject, Report::ImageViolation, &message);
         }
     }
 
@@ -331,8 +375,8 @@ fn time_of(query: Option<&str>, most: Duration) -> Duration {
     called.map_or(most, |called| called.min(most))
 }
 
-fn plain(status: StatusCode, text: &str) -> Response<Body> {
-    let mut response = Response::new(full(text.to_owned()));
+fn plain(status: StatusCode, text: &str) -> hyper::Response<Body> {
+    let mut response = hyper::Response::new(full(text.to_owned()));
     *response.status_mut() = status;
     response
 }

@@ -136,10 +136,11 @@ impl One<'_> {
         let before = api.get_opt(self.name).await.map_err(|error| self.failed(error))?;
         if let Some(before) = &before {
             let spec = &before.data["spec"];
-            if spec["group"] == SHARED && !is_open(spec) && !force {
+            // The first is the one that is read.
+            let read = definition["spec"]["versions"][0]["name"].as_str().unwrap_or_default().to_owned();
+            if spec["group"] == SHARED && !is_open(spec, &read) && !force {
                 // It has to serve what is read all the same.
-                let reads = ["v1".to_owned()];
-                self.served(&definition, &reads, OTHERS).await?;
+                self.served(&definition, &[read], OTHERS).await?;
                 return Ok(Applied::Left);
             }
             keep_versions(&mut definition, spec).map_err(CrdError::Malformed)?;
@@ -192,9 +193,9 @@ impl One<'_> {
 }
 
 /// Whether a definition takes any `spec`, as ours do: then it is one of ours, or as good as one.
-fn is_open(spec: &Value) -> bool {
+fn is_open(spec: &Value, version: &str) -> bool {
     let versions = spec["versions"].as_array().into_iter().flatten();
-    versions.filter(|version| version["name"] == "v1").any(|version| {
+    versions.filter(|of| of["name"] == version).any(|version| {
         let schema = &version["schema"]["openAPIV3Schema"]["properties"]["spec"];
         schema["x-kubernetes-preserve-unknown-fields"] == true && schema["properties"].is_null()
     })

@@ -12,6 +12,7 @@ pub mod crds;
 mod dns;
 mod events;
 pub mod evidence;
+mod kinds;
 mod lease;
 mod lookups;
 mod objects;
@@ -25,6 +26,7 @@ mod webhooks;
 pub use dns::{Dns, DnsError, Place, Waited};
 pub use events::{About, Events};
 pub use evidence::Evidence;
+pub use kinds::{Kinds, Rules};
 pub use kube::{Client, Config};
 pub use lease::{Candidate, LeaseTiming};
 pub use lookups::Lookups;
@@ -34,7 +36,8 @@ pub use question::{Answer, ask};
 pub use serving::{Certificates, SERVING_SECRET, Serving, ServingError};
 pub use used::{InUse, in_use};
 pub use webhooks::{
-    CONFIGURATION, Installation, Registered, RemoveError, Removed, Target, Webhooks, webhooks_registered,
+    CONFIGURATION, Configured, Installation, Registered, RemoveError, Removed, Target, Webhooks,
+    webhooks_registered,
 };
 
 /// How long the API server may say nothing.

@@ -25,6 +25,8 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::kinds::{Rules, Tiers};
+
 /// The name of both configurations.
 pub const CONFIGURATION: &str = "countersign";
 /// The ConfigMap that says that they are to go.
@@ -75,6 +77,17 @@ pub enum Registered {
     Removing,
 }
 
+/// What webhook configurations are made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Configured<'a> {
+    /// The authorities of the serving certificate (PEM).
+    pub authorities: &'a str,
+    /// Namespaces that must come up whatever is away.
+    pub bootstrap: &'a BTreeSet<String>,
+    /// What is asked about besides pods.
+    pub rules: &'a Rules,
+}
+
 /// Registers, restores and removes them.
 pub struct Webhooks {
     client: Client,
@@ -113,9 +126,8 @@ impl Webhooks {
             .any(|endpoint| endpoint.conditions.and_then(|conditions| conditions.ready).unwrap_or_default()))
     }
 
-    /// One round of the leader: they are as they should be, or it is said why they are not. `by` are
-    /// the authorities of the serving certificate and the bootstrap namespaces, once both are known;
-    /// an intent to remove them is acknowledged whatever is missing.
+    /// One round of the leader: they are as they should be, or it is said why they are not. `by` is what
+    /// they are made of, once it is known; an intent to remove them is acknowledged whatever is missing.
     ///
     /// # Errors
     ///
@@ -124,7 +136,7 @@ impl Webhooks {
         &self,
         leader: &str,
         target: &Target,
-        by: Option<(&str, &BTreeSet<String>)>,
+        by: Option<Configured<'_>>,
     ) -> Result<Registered, kube::Error> {
         let Some(uid) = self.uid().await? else {
             let Installation { namespace, deployment, .. } = &self.installation;
@@ -133,13 +145,13 @@ impl Webhooks {
         if self.is_to_go(&uid, leader).await? {
             return Ok(Registered::Removing);
         }
-        let Some((authorities, bootstrap)) = by else {
+        let Some(configured) = by else {
             return Ok(Registered::Left("there is no good Site, or no serving certificate, yet".to_owned()));
         };
         let mut done = false;
         let mut answers = None;
         for (kind, api) in configurations(&self.client) {
-            let wanted = wanted(kind, target, &self.installation.namespace, authorities, bootstrap);
+            let wanted = wanted(kind, target, &self.installation.namespace, configured);
             match api.get_opt(CONFIGURATION).await? {
                 Some(found) if found.data["webhooks"] == wanted => {}
                 Some(mut found) => {
@@ -393,68 +405,104 @@ impl Kind {
 }
 
 /// The webhooks of a configuration, with every field as the API server stores it.
-fn wanted(
-    kind: Kind,
-    target: &Target,
-    namespace: &str,
-    authorities: &str,
-    bootstrap: &BTreeSet<String>,
-) -> Value {
+///
+/// ```text
+/// fail      ordinary namespaces          pods, and what strict policies speak of        Fail
+/// lenient   ordinary namespaces          what else policies speak of, and what is of    Ignore
+///                                        no namespace
+/// ignore    the bootstrap namespaces     all of it                                      Ignore
+/// ```
+fn wanted(kind: Kind, target: &Target, namespace: &str, configured: Configured<'_>) -> Value {
+    let Configured { authorities, bootstrap, rules } = configured;
+    let Tiers { strict, lenient } = if kind == Kind::Mutating { &rules.mutating } else { &rules.validating };
     // Its own pods must start without it: the scanner and the evidence cover them.
     let bootstrap: Vec<&str> =
         bootstrap.iter().map(String::as_str).filter(|name| *name != namespace).collect();
     let others: Vec<&str> = bootstrap.iter().copied().chain([namespace]).collect();
-    let mut webhooks =
-        vec![webhook(kind, "fail", "Fail", ("NotIn", &others), target, namespace, authorities)];
+    let with = |more: &[Value]| -> Vec<Value> { pods().into_iter().chain(more.iter().cloned()).collect() };
+    let one = |name, tier, failure_policy, namespaces, rules| {
+        let webhook = Webhook { kind, name, tier, failure_policy, namespaces, rules };
+        webhook.written(target, namespace, authorities)
+    };
+    let mut webhooks = vec![one("fail", "fail", "Fail", ("NotIn", others.as_slice()), with(strict))];
+    if !lenient.is_empty() {
+        webhooks.push(one("lenient", "fail", "Ignore", ("NotIn", &others), lenient.clone()));
+    }
     if !bootstrap.is_empty() {
-        webhooks.push(webhook(kind, "ignore", "Ignore", ("In", &bootstrap), target, namespace, authorities));
+        // What is of no namespace is asked about by the lenient one, wherever it is; but a Namespace is
+        // of itself.
+        let of_namespaces = |rule: &&Value| {
+            rule["scope"] == "Namespaced"
+                || rule["resources"]
+                    .as_array()
+                    .is_some_and(|resources| resources.contains(&json!("namespaces")))
+        };
+        let all = strict.iter().chain(lenient).filter(of_namespaces).cloned().map(|mut rule| {
+            if rule["scope"] == "Cluster" {
+                rule["resources"] = json!(["namespaces"]);
+            }
+            rule
+        });
+        let all: Vec<Value> = all.collect();
+        webhooks.push(one("ignore", "ignore", "Ignore", ("In", &bootstrap), with(&all)));
     }
     Value::Array(webhooks)
 }
 
-fn webhook(
-    kind: Kind,
-    tier: &str,
-    failure_policy: &str,
-    (operator, namespaces): (&str, &[&str]),
-    target: &Target,
-    namespace: &str,
-    authorities: &str,
-) -> Value {
-    let path = format!("/{}/{tier}", kind.phase());
-    let ca_bundle = STANDARD.encode(authorities);
-    let client_config = match target {
-        Target::Service { name, port } => json!({
-            "caBundle": ca_bundle,
-            "service": { "name": name, "namespace": namespace, "path": path, "port": port },
-        }),
-        Target::Url(url) => json!({ "caBundle": ca_bundle, "url": format!("{url}{path}") }),
-    };
+/// Pods are asked about in any case.
+fn pods() -> [Value; 2] {
     let rule = |operations: &[&str], resource: &str| {
         json!({
             "apiGroups": [""], "apiVersions": ["v1"], "operations": operations, "resources": [resource],
             "scope": "Namespaced",
         })
     };
-    let mut webhook = json!({
-        "name": format!("{tier}.{}.countersign.dev", kind.phase()),
-        "admissionReviewVersions": ["v1"],
-        "clientConfig": client_config,
-        "failurePolicy": failure_policy,
-        "matchPolicy": "Equivalent",
-        "namespaceSelector": { "matchExpressions": [
-            { "key": "kubernetes.io/metadata.name", "operator": operator, "values": namespaces },
-        ] },
-        "objectSelector": {},
-        "rules": [rule(&["CREATE", "UPDATE"], "pods"), rule(&["UPDATE"], "pods/ephemeralcontainers")],
-        "sideEffects": "NoneOnDryRun",
-        "timeoutSeconds": TIMEOUT,
-    });
-    if kind == Kind::Mutating {
-        // A sidecar that somebody adds after us is seen again.
-        webhook["reinvocationPolicy"] = json!("IfNeeded");
+    [rule(&["CREATE", "UPDATE"], "pods"), rule(&["UPDATE"], "pods/ephemeralcontainers")]
+}
+
+/// One webhook of a configuration.
+struct Webhook<'a> {
+    kind: Kind,
+    name: &'a str,
+    /// How it is judged: the path's end.
+    tier: &'a str,
+    failure_policy: &'a str,
+    namespaces: (&'a str, &'a [&'a str]),
+    rules: Vec<Value>,
+}
+
+impl Webhook<'_> {
+    fn written(self, target: &Target, namespace: &str, authorities: &str) -> Value {
+        let Self { kind, name, tier, failure_policy, namespaces: (operator, namespaces), rules } = self;
+        let path = format!("/{}/{tier}", kind.phase());
+        let ca_bundle = STANDARD.encode(authorities);
+        let client_config = match target {
+            Target::Service { name, port } => json!({
+                "caBundle": ca_bundle,
+                "service": { "name": name, "namespace": namespace, "path": path, "port": port },
+            }),
+            Target::Url(url) => json!({ "caBundle": ca_bundle, "url": format!("{url}{path}") }),
+        };
+        let mut webhook = json!({
+            "name": format!("{name}.{}.countersign.dev", kind.phase()),
+            "admissionReviewVersions": ["v1"],
+            "clientConfig": client_config,
+            "failurePolicy": failure_policy,
+            "matchPolicy": "Equivalent",
+            "namespaceSelector": { "matchExpressions": [
+                { "key": "kubernetes.io/metadata.name", "operator": operator, "values": namespaces },
+            ] },
+            "objectSelector": {},
+            "rules": rules,
+            "sideEffects": "NoneOnDryRun",
+            "timeoutSeconds": TIMEOUT,
+        });
+        if kind == Kind::Mutating {
+            // A sidecar that somebody adds after us is seen again.
+            webhook["reinvocationPolicy"] = json!("IfNeeded");
+        }
+        webhook
     }
-    webhook
 }
 
 #[cfg(test)]
@@ -465,8 +513,10 @@ mod tests {
     fn every_namespace_but_its_own_is_of_one_tier() {
         let bootstrap = ["kube-system", "nexus", "countersign"].map(str::to_owned).into();
         let target = Target::Service { name: "countersign".to_owned(), port: 443 };
+        let rules = Rules::default();
         for kind in [Kind::Mutating, Kind::Validating] {
-            let webhooks = wanted(kind, &target, "countersign", "pem", &bootstrap);
+            let configured = Configured { authorities: "pem", bootstrap: &bootstrap, rules: &rules };
+            let webhooks = wanted(kind, &target, "countersign", configured);
             let selects = |index: usize, namespace: &str| {
                 let expression = &webhooks[index]["namespaceSelector"]["matchExpressions"][0];
                 let named = expression["values"].as_array().unwrap().contains(&json!(namespace));
@@ -480,9 +530,43 @@ mod tests {
             assert_eq!(webhooks[0]["failurePolicy"], "Fail");
             assert_eq!(webhooks[1]["failurePolicy"], "Ignore");
         }
+        let none = BTreeSet::new();
+        let configured = Configured { authorities: "pem", bootstrap: &none, rules: &rules };
+        let count = wanted(Kind::Mutating, &target, "countersign", configured).as_array().unwrap().len();
+        assert_eq!(count, 1);
+    }
+
+    #[test]
+    fn only_what_strict_policies_speak_of_is_denied_where_nobody_answers() {
+        let rule = |resources: &[&str], scope: &str| json!({ "resources": resources, "scope": scope });
+        let (jobs, scale) = (rule(&["jobs"], "Namespaced"), rule(&["deployments/scale"], "Namespaced"));
+        let cluster = rule(&["namespaces", "nodes"], "Cluster");
+        let tiers = Tiers { strict: vec![jobs], lenient: vec![scale, cluster] };
+        let rules = Rules { validating: tiers, ..Rules::default() };
+        let bootstrap = BTreeSet::from(["kube-system".to_owned()]);
+        let target = Target::Url("https://127.0.0.1:1".to_owned());
+        let configured = Configured { authorities: "pem", bootstrap: &bootstrap, rules: &rules };
+        let webhooks = wanted(Kind::Validating, &target, "countersign", configured);
+        let shown: Vec<String> = webhooks
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|webhook| {
+                let rules = webhook["rules"].as_array().unwrap().iter();
+                let resources: Vec<_> = rules.map(|rule| rule["resources"].to_string()).collect();
+                format!("{} {} {}", webhook["name"], webhook["failurePolicy"], resources.concat())
+                    .replace('"', "")
+            })
+            .collect();
         assert_eq!(
-            wanted(Kind::Mutating, &target, "countersign", "pem", &BTreeSet::new()).as_array().unwrap().len(),
-            1
+            shown,
+            [
+                "fail.validate.countersign.dev Fail [pods][pods/ephemeralcontainers][jobs]",
+                "lenient.validate.countersign.dev Ignore [deployments/scale][namespaces,nodes]",
+                "ignore.validate.countersign.dev Ignore [pods][pods/ephemeralcontainers][jobs][deployments/scale][namespaces]",
+            ]
         );
+        // A pod's node must come up whatever is away.
+        assert!(webhooks[1]["clientConfig"]["url"].as_str().unwrap().ends_with("/validate/fail"));
     }
 }

@@ -19,7 +19,7 @@ pub(crate) use cluster::{
 pub(crate) use dns::{DnsClear, DnsCommand, DnsOverride, DnsPlace, DnsSet, DnsStatus};
 pub(crate) use install::{InstallCommand, InstallPlace, RetireBootstrap, SwitchOver};
 pub(crate) use node::{NodeApply, NodeCheck, NodeCommand, NodePlace, NodeRender, NodeRules};
-pub(crate) use trial::{ApplyArguments, Format, TestArguments};
+pub(crate) use trial::{ApplyArguments, Format, LintArguments, PolicyCommand, TestArguments};
 
 /// Only images that somebody trusted has signed.
 #[derive(Debug, Parser)]
@@ -39,6 +39,9 @@ pub(crate) enum Command {
     Test(TestArguments),
     /// Say what policies make of objects, as `kyverno apply` does
     Apply(ApplyArguments),
+    /// Policies, before anybody applies them
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Serve the admission webhooks
     Serve(ServeArguments),
     /// Put images and their signatures into one file or directory that crosses the gap

@@ -3,9 +3,9 @@
 use anyhow::Result;
 use tokio::runtime::Runtime;
 
-use crate::cli::{Command, DnsCommand, Exit, RegistryCommand};
+use crate::cli::{Command, DnsCommand, Exit, PolicyCommand, RegistryCommand};
 use crate::{
-    apply, bundle, crds, demo, dns, evidence, install, mirror, node, registry, serve, testing, verify,
+    apply, bundle, crds, demo, dns, evidence, install, lint, mirror, node, registry, serve, testing, verify,
     webhook,
 };
 
@@ -15,6 +15,7 @@ pub(crate) fn run(command: Command, runtime: &Runtime) -> Result<Exit> {
         Command::Demo => runtime.block_on(demo::run()),
         Command::Verify(arguments) => runtime.block_on(verify::run(&arguments)),
         Command::Test(arguments) => runtime.block_on(testing::run(&arguments)),
+        Command::Policy(PolicyCommand::Lint(arguments)) => lint::run(&arguments),
         Command::Apply(arguments) => runtime.block_on(apply::run(&arguments)),
         Command::Serve(arguments) => runtime.block_on(serve::run(&arguments)),
         Command::Bundle(command) => runtime.block_on(bundle::run(&command)),

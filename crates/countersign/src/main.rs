@@ -11,6 +11,7 @@ mod endpoints;
 mod evidence;
 mod hosts_dir;
 mod install;
+mod lint;
 mod mirror;
 mod node;
 mod policies;

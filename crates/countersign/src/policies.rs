@@ -21,7 +21,7 @@ pub(crate) fn site_keys(site: &Site, load: &SourceLoader) -> Result<BTreeMap<Str
 
 /// The keys that policies may name where there is no cluster.
 pub(crate) fn keys(site: &Site, load: &SourceLoader) -> Result<Keys> {
-    Ok(Keys { site: site_keys(site, load)?, secrets: None })
+    Ok(Keys { site: site_keys(site, load)?, ..Keys::default() })
 }
 
 /// Every key of the Site.

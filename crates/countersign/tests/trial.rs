@@ -28,6 +28,13 @@ fn what_is_as_expected_passes() {
 }
 
 #[test]
+fn policies_of_users_do_what_they_did() {
+    let (code, out, errors) = run(&["test", "../../../../examples/kyverno"]);
+    assert_eq!((code, errors.as_str()), (0, ""), "{out}");
+    assert!(out.ends_with("Test Summary: 19 tests passed and 0 tests failed\n"), "{out}");
+}
+
+#[test]
 fn what_is_not_is_told_with_its_reason() {
     let (code, out, _) = run(&["test", "bad"]);
     assert_eq!(code, 1);
@@ -126,4 +133,46 @@ fn exit_codes_say_what_was_found() {
     let first: Value = serde_json::Deserializer::from_str(&out).into_iter().next().unwrap().unwrap();
     assert_eq!((&first["kind"], &first["metadata"]["namespace"]), (&"PolicyReport".into(), &"apps".into()));
     assert_eq!(first["summary"]["fail"], 1, "{first:#}");
+}
+
+#[test]
+fn what_a_policy_does_not_do_is_told_before_it_is_applied() {
+    let (code, out, errors) = run(&["policy", "lint", "lint.yaml"]);
+    assert_eq!((code, errors.as_str()), (1, ""), "{out}");
+    let found: Vec<&str> = out.lines().collect();
+    let expected = [
+        "ClusterPolicy wrong: error: spec.rules[2].validate.cel: refused: CEL is not evaluated yet",
+        "ClusterPolicy wrong: warning: spec.webhookTimeoutSeconds: has no effect here",
+        "ClusterPolicy wrong: error: spec.rules[0].match.any[0].resources.operations[0]: selects nothing: `CREATED`",
+        "ClusterPolicy wrong: error: spec.rules[0].match.any[0].resources.namespaces[0]: selects nothing",
+        "ClusterPolicy wrong: error: spec.rules[0].exclude.any[0].resources.names[0]: selects nothing",
+        "ClusterPolicy wrong: error: spec.rules[0].exclude.any[0].resources.selector.matchLabels.a: selects nothing",
+        "ClusterPolicy wrong: error: spec.rules[0].verifyImages[0].imageReferences[0]: `ghcr.io/acme/db` matches no",
+        "ClusterPolicy wrong: error: spec.rules[0].verifyImages[0].imageReferences[1]: `https://ghcr.io/*` matches no",
+        "ClusterPolicy wrong: error: spec.rules[1].match.any[0].resources.kinds[0]: selects nothing",
+        "ClusterPolicy wrong: error: spec.rules[1].match.any[0].resources.operations: has no effect",
+        "ClusterPolicy rewrites: warning: spec.rules[0].mutate: changes images in templates (CronJob, ",
+        "Policy apps/own: error: spec.rules[0].match.any[0].resources.namespaces: selects nothing: the policy speaks of",
+        "PolicyException apps/open: warning: metadata.annotations.countersign.dev/expires: it has no end",
+        "PolicyException apps/open: warning: spec.match: whoever writes a pod can give it to himself",
+        "PolicyException apps/open: error: spec.exceptions[0].ruleNames[1]: lifts nothing: `wrong` has no rule `absent`",
+        "PolicyException apps/open: warning: spec.exceptions[1].policyName: there is no policy `unheard-of` beside it",
+        "PolicyException apps/over: warning: metadata.annotations.countersign.dev/expires: it is over since 2020-01-01",
+    ];
+    for (line, expected) in found.iter().zip(expected) {
+        assert!(line.starts_with(&format!("lint.yaml: {expected}")), "{expected}\n{out}");
+    }
+    assert_eq!(found.len(), expected.len() + 1, "{out}");
+    assert_eq!(found.last(), Some(&"5 documents, 11 errors, 6 warnings"));
+
+    let (code, out, _) =
+        run(&["policy", "lint", "../../../../examples/kyverno/prepend-registry", "-o", "json"]);
+    let data: Value = serde_json::from_str(&out).unwrap();
+    assert!(
+        code == 0 && data["findings"].as_array().unwrap().iter().all(|lint| lint["level"] == "warning"),
+        "{out}"
+    );
+    assert_eq!(run(&["policy", "lint", "../../../../examples/kyverno/prepend-registry", "--strict"]).0, 1);
+    assert_eq!(run(&["policy", "lint", "../../../../policies", "--strict"]).0, 0);
+    assert_eq!(run(&["policy", "lint", "absent.yaml"]).0, 2);
 }

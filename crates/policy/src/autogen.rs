@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 /// The annotation that says for which controllers rules are written.
-const ANNOTATION: &str = "pod-policies.kyverno.io/autogen-controllers";
+pub(crate) const ANNOTATION: &str = "pod-policies.kyverno.io/autogen-controllers";
 /// What has a pod's template under `spec.template`.
 const CONTROLLERS: [&str; 6] =
     ["DaemonSet", "Deployment", "Job", "ReplicaSet", "ReplicationController", "StatefulSet"];
@@ -39,6 +39,11 @@ pub(crate) fn rules(document: &Value) -> Vec<(Value, usize)> {
     }
     let written = written.into_iter().enumerate().map(|(index, rule)| (rule, index));
     written.chain(made).collect()
+}
+
+/// The controllers that a policy's rules for pods speak of as well.
+pub(crate) fn covered(document: &Value) -> BTreeSet<&'static str> {
+    controllers(document, document["spec"]["rules"].as_array().map_or(&[], Vec::as_slice))
 }
 
 /// The controllers that rules are written for: none, if any rule is one that cannot be.
@@ -81,7 +86,7 @@ fn blocks(value: &Value) -> Vec<&Value> {
     list("any").chain(list("all")).chain(plain).collect()
 }
 
-fn kinds<'a>(rule: &'a Value, part: &str) -> BTreeSet<&'a str> {
+pub(crate) fn kinds<'a>(rule: &'a Value, part: &str) -> BTreeSet<&'a str> {
     let kinds = blocks(&rule[part]).into_iter().filter_map(|block| block["resources"]["kinds"].as_array());
     kinds.flatten().filter_map(Value::as_str).collect()
 }

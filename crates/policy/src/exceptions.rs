@@ -90,7 +90,7 @@ impl Exception {
         Some(Self { name, namespace, refusals, warnings, expires, rules, select, conditions, pod_security })
     }
 
-    /// Whether it speaks of a rule; of the rule that one was written from as well.
+    /// Whether it speaks of a rule, by its own name: those that autogen writes have names of their own.
     pub(crate) fn speaks_of(&self, policy: &str, rule: &str) -> bool {
         self.rules
             .iter()

@@ -21,6 +21,9 @@ pub struct Keys {
     pub site: BTreeMap<String, SiteKey>,
     /// Those of Secrets; none where there is no cluster.
     pub secrets: Option<SecretKeys>,
+    /// What stands for a key that is named and not known here: to look through a policy where its Site and
+    /// its Secrets are not at hand. PEM; without it such a key is refused.
+    pub stand_in: Option<String>,
 }
 
 /// A key of the Site: one or more PEM blocks, and when it is trusted.
@@ -48,7 +51,7 @@ impl Keys {
     /// Keys of a Site that are trusted at all times, by name.
     pub fn of_site(keys: impl IntoIterator<Item = (String, String)>) -> Self {
         let always = |(name, pem)| (name, SiteKey { pem, period: Period::default() });
-        Self { site: keys.into_iter().map(always).collect(), secrets: None }
+        Self { site: keys.into_iter().map(always).collect(), ..Self::default() }
     }
 
     /// What `keys` of an attestor stands for: one attestor for each name, with these annotations.
@@ -116,15 +119,22 @@ impl Keys {
         }
         match text.strip_prefix(SITE_KEYS) {
             None => Ok(vec![KeyAttestor::of(text)]),
-            Some("*") => Ok(self.site.iter().map(site).collect()),
-            Some(name) => {
-                let key = self.site.get_key_value(name);
-                Ok(vec![site(key.ok_or_else(|| format!("the Site has no key `{name}`"))?)])
+            Some("*") => {
+                let assumed = self.stand_in.as_deref().map(KeyAttestor::of);
+                Ok(self.site.iter().map(site).chain(assumed).collect())
             }
+            Some(name) => match (self.site.get_key_value(name), &self.stand_in) {
+                (Some(key), _) => Ok(vec![site(key)]),
+                (None, Some(pem)) => Ok(vec![KeyAttestor::of(pem)]),
+                (None, None) => Err(format!("the Site has no key `{name}`")),
+            },
         }
     }
 
     fn of_secret(&self, namespace: &str, name: &str) -> Result<KeyAttestor, String> {
+        if let Some(pem) = &self.stand_in {
+            return Ok(KeyAttestor::of(pem));
+        }
         let Some(SecretKeys { namespace: own, keys }) = &self.secrets else {
             return Err(format!(
                 "Secret `{name}` can only be read in a cluster: give the keys themselves, or name one of the Site's as `site://NAME`"

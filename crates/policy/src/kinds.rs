@@ -3,14 +3,26 @@
 use countersign_reference::wildcard_match;
 use serde_json::Value;
 
+/// The kinds of objects that have parts of other kinds, by their resource.
+const WHOLES: [(&str, &str); 8] = [
+    ("pods", "Pod"),
+    ("nodes", "Node"),
+    ("services", "Service"),
+    ("serviceaccounts", "ServiceAccount"),
+    ("deployments", "Deployment"),
+    ("replicasets", "ReplicaSet"),
+    ("statefulsets", "StatefulSet"),
+    ("replicationcontrollers", "ReplicationController"),
+];
+
 /// A pattern such as `Pod`, `apps/v1/Deployment`, `Pod/exec`, `*`, `*/*`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct KindPattern {
-    group: String,
-    version: String,
-    kind: String,
+    pub(crate) group: String,
+    pub(crate) version: String,
+    pub(crate) kind: String,
     /// Empty for the object itself.
-    subresource: String,
+    pub(crate) subresource: String,
 }
 
 impl KindPattern {
@@ -50,9 +62,17 @@ impl KindPattern {
         let subresource = text("/subResource");
         let added_later =
             self.kind == "Pod" && self.subresource.is_empty() && subresource == "ephemeralcontainers";
-        wildcard_match(&self.group, text("/kind/group"))
-            && wildcard_match(&self.version, text("/kind/version"))
-            && wildcard_match(&self.kind, text("/kind/kind"))
+        let is = |group: &str, version: &str, kind: &str| {
+            wildcard_match(&self.group, group)
+                && wildcard_match(&self.version, version)
+                && wildcard_match(&self.kind, kind)
+        };
+        // A part may be asked for as an object of another kind: `Pod/exec` comes as PodExecOptions.
+        let whole =
+            WHOLES.iter().find(|(of, _)| !subresource.is_empty() && *of == text("/resource/resource"));
+        let of_whole = |kind| is(text("/resource/group"), text("/resource/version"), kind);
+        (is(text("/kind/group"), text("/kind/version"), text("/kind/kind"))
+            || whole.is_some_and(|(_, kind)| of_whole(kind)))
             && (added_later || wildcard_match(&self.subresource, subresource))
     }
 
@@ -88,10 +108,14 @@ mod tests {
     #[test]
     fn kinds_are_told_apart_by_all_their_parts() {
         let request = |group: &str, version: &str, kind: &str, subresource: &str| json!({ "kind": { "group": group, "version": version, "kind": kind }, "subResource": subresource });
+        let of = |(group, resource): (&str, &str), mut request: Value| {
+            request["resource"] = json!({ "group": group, "version": "v1", "resource": resource });
+            request
+        };
         let pod = request("", "v1", "Pod", "");
-        let exec = request("", "v1", "PodExecOptions", "exec");
+        let exec = of(("", "pods"), request("", "v1", "PodExecOptions", "exec"));
         let deployment = request("apps", "v1", "Deployment", "");
-        let scale = request("autoscaling", "v1", "Scale", "scale");
+        let scale = of(("apps", "deployments"), request("autoscaling", "v1", "Scale", "scale"));
         let later = request("", "v1", "Pod", "ephemeralcontainers");
         for (pattern, of, expected) in [
             ("Pod", &pod, true),
@@ -108,6 +132,12 @@ mod tests {
             ("*/exec", &exec, true),
             ("*/scale", &scale, true),
             ("*/scale", &deployment, false),
+            ("Pod/exec", &exec, true),
+            ("Pod/attach", &exec, false),
+            ("PodExecOptions/exec", &exec, true),
+            ("apps/v1/Deployment/scale", &scale, true),
+            ("StatefulSet/scale", &scale, false),
+            ("Deployment", &scale, false),
             ("*/Pod", &pod, true),
             ("Pod/ephemeralcontainers", &later, true),
             ("Pod.ephemeralcontainers", &later, true),

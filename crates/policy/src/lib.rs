@@ -22,9 +22,11 @@ mod engine;
 mod exceptions;
 mod fields;
 mod images;
+mod interest;
 mod json_patch;
 mod keys;
 mod kinds;
+mod lint;
 mod load;
 mod merge;
 mod merge_keys;
@@ -38,6 +40,7 @@ mod run;
 mod scalar;
 mod selector;
 mod template;
+mod template_pod;
 mod validate;
 
 use countersign_jmespath::{Error, Expression};
@@ -48,8 +51,10 @@ pub use engine::{Engine, Evaluation, Fact, Facts, Finding, MAX_IMAGES, Outcome, 
 pub use exceptions::Exception;
 pub use fields::Refusal;
 pub use images::IMAGE_PLACES;
+pub use interest::Interest;
 pub use json_patch::{JsonPatch, JsonPatchError, MAX_ADDED, MAX_OPERATIONS, MAX_PATCHED_DEPTH};
 pub use keys::{Keys, SECRET_KEY, SecretKeys, SiteKey};
+pub use lint::{Level, Lint, Surroundings, lint};
 pub use load::{Policy, VERIFY_FIELDS, load, load_given};
 pub use merge::{MAX_MERGE_DEPTH, MAX_MERGE_STEPS, MergeError, merge_patch};
 pub use operators::Operator;
@@ -58,6 +63,7 @@ pub use pattern::{
 };
 pub use respond::{Kind, Response, Status};
 pub use review::{Given, Review};
+pub use template_pod::TEMPLATES;
 
 /// Functions beyond the dialect's own: `registry_rewrite(image)` is the one rewriter.
 const FUNCTIONS: &[&str] = &["registry_rewrite"];

@@ -55,6 +55,8 @@ pub struct Policy {
     /// Whether violations that are not denied are told.
     pub(crate) emit_warning: bool,
     pub(crate) rules: Vec<Rule>,
+    /// The controllers that its rules for pods speak of as well.
+    pub(crate) covers: BTreeSet<&'static str>,
     /// What could not be loaded.
     pub refusals: Vec<Refusal>,
     /// What has no effect here.
@@ -195,6 +197,7 @@ fn read(document: &Value, keys: &Keys, given: bool) -> Option<Policy> {
         admission,
         emit_warning,
         rules,
+        covers: autogen::covered(document),
         refusals: notes.refusals,
         warnings: notes.warnings,
     })

@@ -18,6 +18,8 @@ pub struct Review {
     pub request: Value,
     /// What somebody says that names stand for: nothing at admission.
     pub given: Option<Given>,
+    /// The kind whose template would make the pod, where that is judged early.
+    pub template_of: Option<&'static str>,
     /// When it is judged. Without it no exception applies that has an end, and expressions that ask for
     /// the time or for random texts have no value.
     pub moment: Option<Moment>,
@@ -61,6 +63,7 @@ impl Review {
             namespace: text("/namespace"),
             request,
             given: None,
+            template_of: None,
             moment: None,
         }
     }
@@ -86,8 +89,9 @@ impl Review {
     /// The object's name, or the beginning of a name yet to be made.
     pub(crate) fn object_name(&self) -> &str {
         let metadata = &self.current()["metadata"];
-        let name = metadata["name"].as_str().or(metadata["generateName"].as_str());
-        name.unwrap_or_default()
+        // A part of an object may have no name of its own.
+        let names = [&metadata["name"], &metadata["generateName"], &self.request["name"]];
+        names.into_iter().find_map(Value::as_str).unwrap_or_default()
     }
 
     /// `Kind/namespace/name`, as messages name it.

@@ -301,6 +301,7 @@ impl<'a> Run<'a> {
         );
         let lenient = policy.failure_policy == FailurePolicy::Ignore
             || self.tier == Tier::Ignore
+            || self.review.template_of.is_some()
             || !self.engine.enforces(true);
         self.respond((policy, rule, Kind::Mutation), (Status::Error, why.to_owned()), false, !lenient);
         if lenient { self.warnings.push(message) } else { self.denials.push(message) }
@@ -423,13 +424,16 @@ impl<'a> Run<'a> {
                 Body::Mutate(_) | Body::Validate(_) => {}
                 Body::Refused { images_only, .. }
                     if *images_only && images.is_empty() && self.review.operation == "UPDATE" => {}
+                // Of templates, a rule of its own speaks.
+                Body::Refused { images_only: false, .. } if self.review.template_of.is_some() => {}
                 Body::Refused { enforce, refusal, .. } => {
                     if !self.selects(rule, facts, wants) {
                         continue;
                     }
                     let message =
                         format!("rule {}/{} could not be loaded: {refusal}", policy.name, rule.name);
-                    let denies = self.engine.enforces(*enforce) && self.tier == Tier::Fail;
+                    let denies =
+                        self.engine.enforces(*enforce) && self.tier == Tier::Fail && !self.only_warns(policy);
                     let about = (policy, rule, Kind::Validation);
                     self.respond(about, (Status::Error, refusal.to_string()), *enforce, denies);
                     if denies {
@@ -446,7 +450,7 @@ impl<'a> Run<'a> {
                     match self.enter(policy, rule, facts, wants) {
                         Begun::Not | Begun::Lacking => continue,
                         Begun::Answered(Status::Error, why) => {
-                            let deny = enforces && self.tier == Tier::Fail;
+                            let deny = enforces && self.tier == Tier::Fail && !self.only_warns(policy);
                             let told = if deny { &mut self.denials } else { &mut self.warnings };
                             told.push(format!("{}/{}: {why}", policy.name, rule.name));
                             self.respond(about, (Status::Error, why), enforces, deny);
@@ -483,6 +487,11 @@ impl<'a> Run<'a> {
         let strict = self.engine.site().exceptions == ExceptionMode::Strict;
         lifted.retain(|exception| exception.pod_security.is_empty() && (!strict || exception.is_bound()));
         lifted
+    }
+
+    /// Whether it is a template that is judged, and the policy does not speak of what has it.
+    fn only_warns(&self, policy: &Policy) -> bool {
+        self.review.template_of.is_some_and(|kind| !policy.covers.contains(kind))
     }
 
     fn enforces(&self, policy: &Policy, entry: &Verify) -> bool {

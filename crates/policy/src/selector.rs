@@ -108,6 +108,29 @@ impl Selector {
         Ok(all)
     }
 
+    /// The kinds that are selected, each with the operations that are named for it: none, if any is meant.
+    /// What names no kind speaks of what is asked about in any case.
+    pub(crate) fn interests(&self) -> Vec<(&KindPattern, Vec<&str>)> {
+        fn operations<'a>(blocks: &[&'a Block]) -> Vec<&'a str> {
+            blocks.iter().flat_map(|block| &block.operations).map(String::as_str).collect()
+        }
+        let all: Vec<&Block> = self.all.iter().collect();
+        let everywhere = all.iter().find(|block| !block.kinds.is_empty());
+        if self.any.is_empty() {
+            let kinds = everywhere.into_iter().flat_map(|block| &block.kinds);
+            return kinds.map(|kind| (kind, operations(&all))).collect();
+        }
+        let mut found = Vec::new();
+        for block in &self.any {
+            let named = if block.kinds.is_empty() { everywhere } else { Some(&block) };
+            // Those of `all` hold besides: asking too often is no harm.
+            let own = operations(&[block]);
+            let own = if own.is_empty() { operations(&all) } else { own };
+            found.extend(named.into_iter().flat_map(|block| &block.kinds).map(|kind| (kind, own.clone())));
+        }
+        found
+    }
+
     /// Whether a request of this kind in this namespace could be selected, whatever its content.
     pub(crate) fn could_select(&self, kind: &str, namespace: &str) -> bool {
         let could = |block: &Block| block.speaks_of(kind) && block.is_in(namespace);

@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use countersign_policy::{Phase, Want};
+use countersign_policy::{Engine, Interest, Phase, Review, Want};
 use countersign_verdict::{Code, Decision, Outcome as Found, Tier, Verdict};
 use serde_json::{Value, json};
 
@@ -163,76 +163,15 @@ fn what_is_no_reference_or_too_much_is_denied() {
     }
 }
 
-/// The prepend rule as its users wrote it, nested variables and all.
-const USERS: &str = r#"
-apiVersion: kyverno.io/v1
-kind: ClusterPolicy
-metadata:
-  name: prepend-registry
-  annotations: { pod-policies.kyverno.io/autogen-controllers: none }
-spec:
-  admission: true
-  background: true
-  emitWarning: false
-  rules:
-    - name: prepend-registry-containers
-      skipBackgroundRequests: true
-      match: { any: [{ resources: { kinds: [Pod] } }] }
-      preconditions:
-        all:
-          - { key: "{{ request.operation || 'BACKGROUND' }}", operator: AnyIn, value: [CREATE, UPDATE] }
-      mutate:
-        foreach:
-          - list: request.object.spec.containers
-            patchStrategicMerge:
-              spec:
-                containers:
-                  - name: "{{ element.name }}"
-                    image: "{{ images.containers.\"{{ element.name }}\".registry != 'registry.local' && 'registry.local/' || '' }}{{ regex_replace_all('^dtr.dev.cray.com/', '{{ regex_replace_all('^docker.io/', '{{element.image}}', '') }}', '') }}"
-    - name: prepend-registry-initcontainers
-      match: { any: [{ resources: { kinds: [Pod] } }] }
-      preconditions:
-        all:
-          - { key: "{{ request.operation || 'BACKGROUND' }}", operator: AnyIn, value: [CREATE, UPDATE] }
-          - { key: "{{ request.object.spec.initContainers[] || '' | length(@) }}", operator: GreaterThanOrEquals, value: 1 }
-      mutate:
-        foreach:
-          - list: request.object.spec.initContainers
-            patchStrategicMerge:
-              spec:
-                initContainers:
-                  - name: "{{ element.name }}"
-                    image: "{{ images.initContainers.\"{{ element.name }}\".registry != 'registry.local' && 'registry.local/' || '' }}{{ regex_replace_all('^docker.io/', '{{element.image}}', '') }}"
----
-apiVersion: kyverno.io/v1
-kind: ClusterPolicy
-metadata:
-  name: check-image
-  annotations: { pod-policies.kyverno.io/autogen-controllers: none }
-spec:
-  validationFailureAction: Enforce
-  background: true
-  webhookTimeoutSeconds: 30
-  failurePolicy: Fail
-  rules:
-    - name: check-image
-      match: { any: [{ resources: { kinds: [Pod], namespaces: ["*"] } }] }
-      exclude: { any: [{ resources: { namespaces: [nexus], names: ["nexus-*"] } }] }
-      verifyImages:
-        - imageReferences: ["*"]
-          repository: registry.local
-          mutateDigest: false
-          verifyDigest: false
-          required: true
-          attestors:
-            - count: 1
-              entries:
-                - keys: { publicKeys: "site://vendor", signatureAlgorithm: sha256, rekor: { ignoreTlog: true }, ctlog: { ignoreSCT: true } }
-"#;
+/// The policies as their users wrote them, nested variables and all.
+const USERS: [&str; 2] = [
+    include_str!("../../../examples/kyverno/prepend-registry/policy.yaml"),
+    include_str!("../../../examples/kyverno/check-image/policy.yaml"),
+];
 
 #[test]
 fn policies_run_as_their_users_wrote_them() {
-    let engine = engine(&[USERS], "");
+    let engine = engine(&USERS, "");
     let mut object = pod(&["docker.io/csm/foo:1", "registry.local/x:1", "dtr.dev.cray.com/y:1"]);
     let create = |object: &Value| review("CREATE", "default", object.clone(), None);
     let (outcome, _) = run(&engine, &create(&object), Phase::Mutate, Tier::Fail, &by_name);
@@ -335,4 +274,97 @@ fn an_update_without_new_images_meets_no_image_rule() {
     assert!(run(&engine, &update, Phase::Validate, Tier::Fail, &by_name).0.denials.is_empty());
     let create = review("CREATE", "default", object, None);
     assert!(!run(&engine, &create, Phase::Validate, Tier::Fail, &by_name).0.denials.is_empty());
+}
+
+#[test]
+fn a_template_is_denied_where_autogen_speaks_of_it_and_else_warned_of() {
+    let deployment = |image: &str| {
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "db" },
+            "spec": { "template": { "spec": { "containers": [{ "name": "c", "image": image }] } } },
+        })
+    };
+    let early = |engine: &Engine, image: &str| {
+        let review = Review::of(json!({
+            "operation": "CREATE", "namespace": "default",
+            "kind": { "group": "apps", "version": "v1", "kind": "Deployment" }, "object": deployment(image),
+        }));
+        let answer = |want: &Want| {
+            let image = &question(want).image;
+            if image.path().contains("away") {
+                return Some(Verdict::because(image.clone(), Found::Undecided, Code::Unreachable, "away"));
+            }
+            by_name(want)
+        };
+        let pod = review.of_template_pod().unwrap();
+        let (outcome, _) = run(engine, &pod, Phase::Mutate, Tier::Fail, &answer);
+        (outcome.denials.len(), outcome.warnings.len())
+    };
+    // The shipped policies change and judge pods alone: whoever applies a template is warned.
+    let shipped = engine(&[PREPEND, CHECK], "");
+    assert_eq!(early(&shipped, "quay.io/acme/db:1"), (0, 0));
+    assert_eq!(early(&shipped, "quay.io/acme/unsigned:1"), (0, 1));
+    let covering = engine(&[PREPEND, &CHECK.replace("controllers: none", "controllers: Deployment,Job")], "");
+    assert_eq!(early(&covering, "quay.io/acme/db:1"), (0, 0));
+    assert_eq!(early(&covering, "quay.io/acme/unsigned:1"), (1, 0));
+    assert_eq!(early(&covering, "quay.io/acme/away:1"), (0, 1), "it may be back by then");
+    // Besides, the rule that rewrites cannot read it.
+    assert_eq!(early(&covering, "Not A Reference"), (1, 1));
+    assert_eq!(early(&shipped, "Not A Reference"), (0, 2));
+    let others = engine(&[PREPEND, &CHECK.replace("controllers: none", "controllers: Job")], "");
+    assert_eq!(early(&others, "quay.io/acme/unsigned:1"), (0, 1));
+}
+
+#[test]
+fn what_rules_speak_of_is_what_the_api_server_is_to_ask_about() {
+    let rule = |spec: &str, kinds: &str, body: &str| {
+        format!(
+            "apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata: {{ name: p }}\nspec:\n  {spec}\n  rules:\n    - name: r\n      match: {{ any: [{{ resources: {{ {kinds} }} }}] }}\n      {body}\n"
+        )
+    };
+    let interests = |policy: &str, site: &str| -> Vec<String> {
+        let found = engine(&[policy], site).interests();
+        let shown = |interest: Interest| {
+            let Interest { group, version, kind, subresource, operation, mutates, lenient } = interest;
+            let phase = if mutates { "mutate" } else { "validate" };
+            let lenient = if lenient { " lenient" } else { "" };
+            format!("{group}/{version}/{kind}/{subresource} {operation} {phase}{lenient}")
+        };
+        found.into_iter().map(shown).collect()
+    };
+    let enforce = "validationFailureAction: Enforce";
+    let mutate = "mutate: { patchStrategicMerge: { metadata: { labels: { a: b } } } }";
+    let pattern = "validate: { pattern: { metadata: { labels: { a: b } } } }";
+    let deny = "validate: { deny: {} }";
+    for (policy, site, expected) in [
+        (rule(enforce, "kinds: [Job]", mutate), "", vec!["*/*/Job/ CREATE mutate", "*/*/Job/ UPDATE mutate"]),
+        (
+            rule(enforce, "kinds: [batch/v1/Job]", pattern),
+            "",
+            vec!["batch/v1/Job/ CREATE validate", "batch/v1/Job/ UPDATE validate"],
+        ),
+        (rule(enforce, "kinds: [Job], operations: [DELETE]", deny), "", vec!["*/*/Job/ DELETE validate"]),
+        (rule(enforce, "kinds: [Pod/exec]", deny), "", vec!["*/*/Pod/exec CONNECT validate"]),
+        (
+            rule(enforce, "kinds: [Job]", deny),
+            "  mode: audit\n",
+            vec![
+                "*/*/Job/ CREATE validate lenient",
+                "*/*/Job/ DELETE validate lenient",
+                "*/*/Job/ UPDATE validate lenient",
+            ],
+        ),
+        (
+            rule("failurePolicy: Ignore", "kinds: [Job], operations: [CREATE]", pattern),
+            "",
+            vec!["*/*/Job/ CREATE validate lenient"],
+        ),
+        (rule("admission: false", "kinds: [Job]", pattern), "", vec![]),
+    ] {
+        assert_eq!(interests(&policy, site), expected, "{policy}");
+    }
+    // A rule for pods is one for what makes pods; and with images, templates are judged early.
+    let pods = rule(enforce, "kinds: [Pod], operations: [CREATE]", pattern);
+    assert!(interests(&pods, "").contains(&"*/*/CronJob/ CREATE validate".to_owned()));
+    assert!(interests(CHECK, "").contains(&"apps/v1/Deployment/ UPDATE validate lenient".to_owned()));
 }

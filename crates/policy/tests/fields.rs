@@ -47,7 +47,7 @@ impl World {
         Self {
             beside: vec![own.bundle(&digest, &annotations).unwrap()],
             elsewhere: vec![other.bundle(&digest, &annotations).unwrap()],
-            keys: Keys { site: site.into(), secrets },
+            keys: Keys { site: site.into(), secrets, stand_in: None },
             own: other.public_pem(),
             stranger: stranger.public_pem(),
             digest,

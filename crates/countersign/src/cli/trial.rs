@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::Output;
 
@@ -38,6 +38,36 @@ pub(crate) struct TestArguments {
     pub(crate) site: Option<PathBuf>,
 
     /// How to print results
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Say what would be refused or ignored, can never match, or lifts more than was meant
+    Lint(LintArguments),
+}
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "No cluster is asked. Policies and exceptions are looked through together. Exit codes: 0 nothing is \
+    wrong, or there are but warnings, 1 something is, 2 wrong usage or a file that cannot be read."
+)]
+pub(crate) struct LintArguments {
+    /// Policies and exceptions: files, or directories of `*.yaml` and `*.yml`
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+
+    /// The Site whose keys policies may name, and whose `exceptionNamespaces` exceptions count from;
+    /// without it all that is named is taken to be there
+    #[arg(long, value_name = "FILE")]
+    pub(crate) site: Option<PathBuf>,
+
+    /// Warnings count as errors
+    #[arg(long)]
+    pub(crate) strict: bool,
+
+    /// How to print what was found
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
 }

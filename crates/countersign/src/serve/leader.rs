@@ -9,7 +9,8 @@ use std::time::Duration;
 use countersign_clock::Clock;
 use countersign_cluster::status::{Condition, keep_texts, write};
 use countersign_cluster::{
-    Certificates, Client, Dns, ObjectId, Registered, Target, Webhooks, evidence, in_use,
+    Certificates, Client, Configured, Dns, Kinds, ObjectId, Registered, Rules, Target, Webhooks, evidence,
+    in_use,
 };
 use countersign_policy::Review;
 use futures_util::FutureExt as _;
@@ -55,6 +56,7 @@ struct Memory {
     confirm: Option<Instant>,
     others: Vec<String>,
     registered: Option<Condition>,
+    kinds: Option<(Instant, Kinds)>,
 }
 
 impl Memory {
@@ -127,7 +129,12 @@ impl Leader {
         // Whoever wants them to go is heard whatever is missing here.
         let site = taken.site.as_ref().filter(|_| self.live.webhook().is_ok());
         let wanted = serving.as_ref().zip(site);
-        let wanted = wanted.map(|(serving, site)| (serving.authorities.as_str(), &site.bootstrap_namespaces));
+        let rules = self.rules(taken, memory).await;
+        let wanted = wanted.zip(rules.as_ref()).map(|((serving, site), rules)| Configured {
+            authorities: &serving.authorities,
+            bootstrap: &site.bootstrap_namespaces,
+            rules,
+        });
         let unknown = wanted.is_none();
         let kept = self.webhooks.keep(&self.identity, &self.target, wanted).await;
         if let Ok(Registered::Here(true)) = kept {
@@ -180,6 +187,30 @@ impl Leader {
             let written = write(&self.client, id, *generation, there, &conditions, self.clock.wall()).await;
             memory.take("conditions cannot be written", written);
         }
+    }
+
+    /// What webhooks are asked about besides pods. Where it cannot be seen which kinds there are, nothing
+    /// that is registered is taken away.
+    async fn rules(&self, taken: &Taken, memory: &mut Memory) -> Option<Rules> {
+        if taken.interests.is_empty() {
+            return Some(Rules::default());
+        }
+        // Definitions come and go.
+        if memory.kinds.as_ref().is_none_or(|(at, _)| at.elapsed() >= SELDOM) {
+            let found = Kinds::discover(&self.client).await;
+            if let Some(found) = memory.take("it cannot be seen which kinds there are", found) {
+                memory.kinds = Some((Instant::now(), found));
+            }
+        }
+        let rules = memory.kinds.as_ref()?.1.rules(&taken.interests);
+        let subject = "policies speak of kinds that are not there";
+        if rules.unknown.is_empty() {
+            memory.well(subject);
+        } else {
+            let unknown: Vec<&str> = rules.unknown.iter().map(String::as_str).collect();
+            memory.say(subject, &unknown.join(", "));
+        }
+        Some(rules)
     }
 
     /// Records of tags that are in use are confirmed while registries answer, so that the next outage

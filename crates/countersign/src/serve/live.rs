@@ -1,6 +1,6 @@
 //! A webhook that goes by what a cluster says at the moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -11,6 +11,7 @@ use countersign_cluster::evidence::EVIDENCE_SECRET;
 use countersign_cluster::{Evidence, ObjectId, Objects, SERVING_SECRET, Serving, Snapshot, WatchEnded};
 use countersign_evidence::Store;
 use countersign_https::{Body, CurrentIdentity, full};
+use countersign_policy::Interest;
 use countersign_site::Site;
 use countersign_verifier::{SecretReader, Verifier};
 use hyper::body::Incoming;
@@ -151,6 +152,8 @@ fn plain(status: StatusCode, text: String) -> Response<Body> {
 pub(crate) struct Taken {
     /// The Site in force.
     pub(crate) site: Option<Arc<Site>>,
+    /// What the policies in force have an interest in.
+    pub(crate) interests: BTreeSet<Interest>,
     /// What was found about each object of this moment.
     pub(crate) found: Vec<Found>,
     /// The last good versions, by the name of the Secret that they are kept in.

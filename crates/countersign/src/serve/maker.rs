@@ -9,7 +9,7 @@ use countersign_admission::{Around, Limits, Service};
 use countersign_clock::SystemClock;
 use countersign_cluster::{ObjectId, Snapshot, Stored};
 use countersign_evidence::Store;
-use countersign_policy::{Engine, Exception, Keys, Policy, SECRET_KEY, SecretKeys, SiteKey};
+use countersign_policy::{Engine, Exception, Interest, Keys, Policy, SECRET_KEY, SecretKeys, SiteKey};
 use countersign_signature::Trust;
 use countersign_site::{Mode, Site, Source};
 use countersign_verdict::Attestors;
@@ -58,6 +58,8 @@ pub(crate) struct Maker {
     unusable: BTreeSet<String>,
     /// The mode in force.
     mode: Option<Mode>,
+    /// What the policies in force have an interest in.
+    interests: BTreeSet<Interest>,
 }
 
 /// A Site with all that it names, and who verifies by it.
@@ -93,6 +95,7 @@ impl Maker {
             secrets: SecretKeys::default(),
             unusable: BTreeSet::new(),
             mode: None,
+            interests: BTreeSet::new(),
         }
     }
 
@@ -141,11 +144,12 @@ impl Maker {
             self.documents = before;
             return Made::Same;
         }
-        let keys = Keys { site: keys, secrets: Some(secrets) };
+        let keys = Keys { site: keys, secrets: Some(secrets), stand_in: None };
         let policies = self.policies(&snapshot.policies, &keys);
         tracing::info!(policies = policies.len(), mode = ?site.mode, "policies and Site are in force");
         let exceptions = exceptions(&snapshot.exceptions, &site);
         let engine = Engine::new(policies, site).with_exceptions(exceptions);
+        self.interests = engine.interests();
         let service = Service::within(engine, verifier, Limits::DEFAULT, self.around.clone());
         self.documents = Some(documents);
         Made::Service(service)
@@ -315,6 +319,7 @@ impl Maker {
         self.policies.values().for_each(|(version, document)| keep(document, BTreeMap::new(), version));
         Taken {
             site: self.site.as_ref().map(|good| Arc::clone(&good.site)),
+            interests: self.interests.clone(),
             found: site.chain(policies).collect(),
             good,
             kept: kept::of(&snapshot.secrets),

@@ -146,15 +146,14 @@ impl Observer for Metrics {
                 uid: uid.clone(),
             },
             None => About {
-                api_version: "v1".to_owned(),
-                kind: "Pod".to_owned(),
+                api_version: subject.api_version.clone(),
+                kind: subject.kind.clone(),
                 namespace,
                 name: subject.name.clone(),
                 uid: String::new(),
             },
         };
-        let reason = if report == Report::Denied { "ImageDenied" } else { "ImageViolation" };
-        self.events.say(about, reason, message);
+        self.events.say(about, report.reason(), message);
     }
 }
 
@@ -328,9 +327,14 @@ mod tests {
                 }
             }
             let owner = Owner { kind: marked.to_owned(), name: marked.to_owned(), ..Owner::default() };
-            let subject =
-                Subject { namespace: marked.to_owned(), name: marked.to_owned(), owner: Some(owner) };
-            metrics.report(&subject, Report::Denied, marked);
+            let subject = Subject {
+                api_version: marked.to_owned(),
+                kind: marked.to_owned(),
+                namespace: marked.to_owned(),
+                name: marked.to_owned(),
+                owner: Some(owner),
+            };
+            metrics.report(&subject, Report::ImageDenied, marked);
             for (phase, tier) in [(Phase::Mutate, Tier::Fail), (Phase::Validate, Tier::Ignore)] {
                 metrics.answered(phase, tier, marked.len().is_multiple_of(2), Duration::from_millis(1));
             }

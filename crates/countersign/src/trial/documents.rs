@@ -200,7 +200,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Value>> {
 }
 
 /// The file, or those of a directory in the order of their names.
-fn files(path: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn files(path: &Path) -> Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }

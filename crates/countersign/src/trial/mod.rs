@@ -21,7 +21,7 @@ use countersign_site::{Pinning, Site};
 use countersign_verdict::Tier;
 use serde_json::{Value, json};
 
-pub(crate) use documents::{Documents, PolicySource, apart, name_of, namespace_of, read};
+pub(crate) use documents::{Documents, PolicySource, apart, files, name_of, namespace_of, read};
 pub(crate) use table::table;
 pub(crate) use values::{User, Values, known, list, text};
 

@@ -27,6 +27,12 @@ impl Run<'_> {
                 if case.enforce {
                     decision = verdict.outcome.decide(case.policy.failure_policy, self.tier);
                 }
+                // An image may be there, or be known of, by the time that the pods are.
+                let early = self.review.template_of.is_some()
+                    && matches!(verdict.outcome, Found::Undecided | Found::NotFound);
+                if early || self.only_warns(case.policy) {
+                    decision = Decision::Admit;
+                }
                 self.tell(&case, verdict, decision, &mut outcome);
                 if let Some(pin) = self.pin(&case, verdict) {
                     pins.insert(case.pointer.clone(), pin);
@@ -79,11 +85,13 @@ impl Run<'_> {
     }
 
     /// What whoever made the request is told.
-    #[expect(clippy::unused_self, reason = "reads like its neighbours")]
     fn tell(&self, case: &Case<'_>, verdict: &Verdict, decision: Decision, outcome: &mut Outcome) {
         let (policy, rule, image) = (&case.policy.name, &case.rule.name, &verdict.image);
         if decision == Decision::Deny {
             outcome.denials.push(text::denial(verdict, &case.written, policy, rule));
+        } else if case.enforce && verdict.proof().is_none() && self.review.template_of.is_some() {
+            let why = text::summary(verdict);
+            outcome.warnings.push(format!("its pods would be denied by {policy}/{rule}: {image}: {why}"));
         } else if case.enforce && verdict.proof().is_none() {
             outcome.warnings.push(format!("{policy}/{rule}: {image}: {}", text::summary(verdict)));
         }

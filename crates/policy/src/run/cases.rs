@@ -67,7 +67,7 @@ impl<'a> Run<'a> {
                             rule.name,
                             Code::BadReference
                         );
-                        let enforce = self.enforces(policy, entry);
+                        let enforce = self.enforces(policy, entry) && !self.only_warns(policy);
                         let told = if enforce { &mut self.denials } else { &mut self.warnings };
                         told.push(message.clone());
                         self.respond(

@@ -1,0 +1,311 @@
+//! Which resources the API server has to ask about, for the kinds that policies speak of.
+//!
+//! Pods are asked about in any case, and a webhook for them that cannot be reached denies. For all
+//! else, an outage of this program must take nobody's hands off the cluster: it denies only where a
+//! policy says so, in ordinary namespaces, and never what is of no namespace, deletions or connections.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use countersign_policy::Interest;
+use kube::Client;
+use kube::discovery::{ApiCapabilities, ApiResource, Discovery, Scope};
+use serde_json::{Value, json};
+
+/// What no policy is asked about: the configuration of who decides, who is asked who somebody is and
+/// what he may do, what leads and what tells; an answer may take what it asks about.
+const NEVER: [&str; 7] = [
+    "admissionregistration.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "coordination.k8s.io",
+    "countersign.dev",
+    "events.k8s.io",
+    "kyverno.io",
+];
+/// The same within the core group.
+const NEVER_OF_CORE: [&str; 3] = ["bindings", "componentstatuses", "events"];
+/// What is written all the time: it is asked about where a policy names it, and by no wildcard.
+const BUSY: [(&str, &str); 3] =
+    [("", "endpoints"), ("", "nodes/status"), ("discovery.k8s.io", "endpointslices")];
+/// Verbs of resources that can be written.
+const WRITES: [&str; 4] = ["create", "update", "patch", "delete"];
+
+/// A resource, or a part of one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Resource {
+    group: String,
+    version: String,
+    /// `deployments`, `deployments/scale`.
+    name: String,
+    kind: String,
+    /// Group, version and kind of a part, which may be others than those of the whole.
+    part: Option<(String, String, String)>,
+    namespaced: bool,
+    /// Whether clients are led to this version of it.
+    preferred: bool,
+}
+
+/// The kinds that an API server serves.
+#[derive(Clone, Debug, Default)]
+pub struct Kinds(Vec<Resource>);
+
+/// What webhooks are asked about besides pods.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rules {
+    pub(crate) mutating: Tiers,
+    pub(crate) validating: Tiers,
+    /// Kinds that no resource is known for.
+    pub unknown: BTreeSet<String>,
+}
+
+/// Rules of webhook configurations.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Tiers {
+    /// Those of webhooks that deny where nobody answers.
+    pub(crate) strict: Vec<Value>,
+    /// Those of webhooks that do not.
+    pub(crate) lenient: Vec<Value>,
+}
+
+impl Kinds {
+    /// Asks what is served.
+    ///
+    /// # Errors
+    ///
+    /// The API server says no, or nothing.
+    pub async fn discover(client: &Client) -> Result<Self, kube::Error> {
+        let discovery = match Discovery::new(client.clone()).run_aggregated().await {
+            Ok(found) => found,
+            // An API server from before 1.30.
+            Err(_) => Discovery::new(client.clone()).run().await?,
+        };
+        let mut found = Vec::new();
+        for group in discovery.groups_alphabetical() {
+            let preferred = group.preferred_version_or_latest().to_owned();
+            for version in group.versions() {
+                for (resource, capabilities) in group.versioned_resources(version) {
+                    found.extend(of_resource(&resource, &capabilities, version == preferred));
+                }
+            }
+        }
+        Ok(Self(found))
+    }
+
+    /// The rules for these interests.
+    pub fn rules(&self, interests: &BTreeSet<Interest>) -> Rules {
+        let mut rules = Rules::default();
+        // Of each tier: what, and for which operations.
+        let mut strict: [Wanted<'_>; 2] = Default::default();
+        let mut lenient: [Wanted<'_>; 2] = Default::default();
+        for interest in interests {
+            let resources = self.of(interest);
+            if resources.is_empty() {
+                rules.unknown.insert(shown(interest));
+            }
+            for resource in resources {
+                if is_of_pods(resource, interest.operation) {
+                    continue;
+                }
+                let is_lenient = interest.lenient
+                    || !resource.namespaced
+                    || matches!(interest.operation, "DELETE" | "CONNECT");
+                let tier = if is_lenient { &mut lenient } else { &mut strict };
+                let wanted = &mut tier[usize::from(interest.mutates)];
+                wanted.entry(resource).or_default().insert(interest.operation);
+            }
+        }
+        for (strict, lenient) in strict.iter().zip(&mut lenient) {
+            // Nobody is asked twice.
+            for (resource, operations) in lenient.iter_mut() {
+                if let Some(asked) = strict.get(resource) {
+                    operations.retain(|operation| !asked.contains(operation));
+                }
+            }
+        }
+        let [validating, mutating] =
+            [0, 1].map(|phase| Tiers { strict: written(&strict[phase]), lenient: written(&lenient[phase]) });
+        Rules { mutating, validating, ..rules }
+    }
+
+    /// The resources that an interest is in, each in one version: where it names none, in the one that
+    /// clients are led to, which the API server brings others to.
+    fn of(&self, interest: &Interest) -> Vec<&Resource> {
+        let wildcard = interest.kind.contains(['*', '?']);
+        let is_meant = |resource: &&Resource| {
+            let part = resource.name.split_once('/').map_or("", |(_, part)| part);
+            let own = interest.is_in(&resource.group, &resource.version, &resource.kind, part);
+            let as_part = resource
+                .part
+                .as_ref()
+                .is_some_and(|(group, version, kind)| interest.is_in(group, version, kind, part));
+            let named = (resource.group.as_str(), resource.name.as_str());
+            (own || as_part)
+                && (resource.preferred || !interest.version.contains('*'))
+                && !(wildcard && BUSY.contains(&named))
+        };
+        self.0.iter().filter(is_meant).collect()
+    }
+}
+
+type Wanted<'a> = BTreeMap<&'a Resource, BTreeSet<&'static str>>;
+
+fn of_resource(resource: &ApiResource, capabilities: &ApiCapabilities, preferred: bool) -> Vec<Resource> {
+    let core = resource.group.is_empty();
+    let never = NEVER.contains(&resource.group.as_str())
+        || (core && NEVER_OF_CORE.contains(&resource.plural.as_str()));
+    let is_written = WRITES.iter().any(|verb| capabilities.supports_operation(verb));
+    if never || !is_written {
+        return Vec::new();
+    }
+    let of = |name: String, part| Resource {
+        group: resource.group.clone(),
+        version: resource.version.clone(),
+        name,
+        kind: resource.kind.clone(),
+        part,
+        namespaced: capabilities.scope == Scope::Namespaced,
+        preferred,
+    };
+    let whole = of(resource.plural.clone(), None);
+    let parts = capabilities.subresources.iter().filter(|(part, _)| part.plural != "binding");
+    let parts = parts.map(|(part, _)| {
+        let kind = (part.group.clone(), part.version.clone(), part.kind.clone());
+        of(format!("{}/{}", resource.plural, part.plural), Some(kind))
+    });
+    std::iter::once(whole).chain(parts).collect()
+}
+
+/// Whether it is what both webhooks are asked about in any case.
+fn is_of_pods(resource: &Resource, operation: &str) -> bool {
+    resource.group.is_empty()
+        && matches!(
+            (resource.name.as_str(), operation),
+            ("pods", "CREATE" | "UPDATE") | ("pods/ephemeralcontainers", _)
+        )
+}
+
+fn shown(interest: &Interest) -> String {
+    let Interest { group, version, kind, subresource, .. } = interest;
+    let kind = if subresource.is_empty() { kind.clone() } else { format!("{kind}/{subresource}") };
+    match (group.as_str(), version.as_str()) {
+        ("*", "*") => kind,
+        ("*", version) => format!("{version}/{kind}"),
+        (group, version) => format!("{group}/{version}/{kind}"),
+    }
+}
+
+/// One rule for all resources of a group, a version and a scope that are asked about for the same.
+fn written(wanted: &Wanted<'_>) -> Vec<Value> {
+    let mut rules: BTreeMap<(&str, &str, bool, Vec<&str>), Vec<&str>> = BTreeMap::new();
+    for (resource, operations) in wanted.iter().filter(|(_, operations)| !operations.is_empty()) {
+        let operations: Vec<&str> = operations.iter().copied().collect();
+        let key = (resource.group.as_str(), resource.version.as_str(), resource.namespaced, operations);
+        rules.entry(key).or_default().push(&resource.name);
+    }
+    let rule = |((group, version, namespaced, operations), resources): (_, Vec<&str>)| {
+        json!({
+            "apiGroups": [group], "apiVersions": [version], "operations": operations,
+            "resources": resources, "scope": if namespaced { "Namespaced" } else { "Cluster" },
+        })
+    };
+    rules.into_iter().map(rule).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kinds() -> Kinds {
+        let resource = |group: &str, version: &str, name: &str, kind: &str, namespaced, preferred| Resource {
+            group: group.to_owned(),
+            version: version.to_owned(),
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            part: None,
+            namespaced,
+            preferred,
+        };
+        let exec = ("", "v1", "PodExecOptions");
+        let scale = ("autoscaling", "v1", "Scale");
+        let of = |(group, version, kind): (&str, &str, &str), resource: Resource| Resource {
+            part: Some((group.to_owned(), version.to_owned(), kind.to_owned())),
+            ..resource
+        };
+        Kinds(vec![
+            resource("", "v1", "pods", "Pod", true, true),
+            of(exec, resource("", "v1", "pods/exec", "Pod", true, true)),
+            resource("", "v1", "endpoints", "Endpoints", true, true),
+            resource("", "v1", "namespaces", "Namespace", false, true),
+            resource("apps", "v1", "deployments", "Deployment", true, true),
+            of(scale, resource("apps", "v1", "deployments/scale", "Deployment", true, true)),
+            resource("example.org", "v1", "widgets", "Widget", true, true),
+            resource("example.org", "v1beta1", "widgets", "Widget", true, false),
+        ])
+    }
+
+    fn interest(kind: &str, operation: &'static str, mutates: bool, lenient: bool) -> Interest {
+        let (group, version, kind) = match kind.split('/').collect::<Vec<_>>().as_slice() {
+            [group, version, kind] => ((*group).to_owned(), (*version).to_owned(), (*kind).to_owned()),
+            _ => ("*".to_owned(), "*".to_owned(), kind.to_owned()),
+        };
+        let (kind, subresource) = kind.split_once('.').unwrap_or((&kind, ""));
+        let (kind, subresource) = (kind.to_owned(), subresource.to_owned());
+        Interest { group, version, kind, subresource, operation, mutates, lenient }
+    }
+
+    fn names(rules: &[Value]) -> Vec<String> {
+        let one = |rule: &Value| {
+            let resources = rule["resources"].as_array().unwrap().iter();
+            let resources: Vec<_> = resources.map(|name| name.as_str().unwrap()).collect();
+            format!(
+                "{} {} {}",
+                rule["apiVersions"][0].as_str().unwrap(),
+                resources.join(","),
+                rule["operations"]
+            )
+        };
+        rules.iter().map(one).collect()
+    }
+
+    #[test]
+    fn what_is_asked_about_is_what_policies_speak_of() {
+        let of = |interests: &[Interest]| kinds().rules(&interests.iter().cloned().collect());
+        let rules = of(&[
+            interest("Pod", "CREATE", true, false),
+            interest("Pod", "DELETE", false, false),
+            interest("Pod.exec", "CONNECT", false, false),
+            interest("Deployment", "CREATE", true, false),
+            interest("Deployment", "CREATE", true, true),
+            interest("Deployment", "UPDATE", true, true),
+            interest("Deployment", "CREATE", false, false),
+            interest("Widget", "CREATE", false, false),
+            interest("example.org/v1beta1/Widget", "CREATE", false, false),
+            interest("Namespace", "CREATE", false, false),
+            interest("Gadget", "CREATE", false, false),
+        ]);
+        assert_eq!(names(&rules.mutating.strict), ["v1 deployments [\"CREATE\"]"]);
+        assert_eq!(names(&rules.mutating.lenient), ["v1 deployments [\"UPDATE\"]"]);
+        assert_eq!(
+            names(&rules.validating.strict),
+            ["v1 deployments [\"CREATE\"]", "v1 widgets [\"CREATE\"]", "v1beta1 widgets [\"CREATE\"]"]
+        );
+        assert_eq!(
+            names(&rules.validating.lenient),
+            ["v1 namespaces [\"CREATE\"]", "v1 pods/exec [\"CONNECT\"]", "v1 pods [\"DELETE\"]"]
+        );
+        assert_eq!(rules.validating.lenient[0]["scope"], "Cluster");
+        assert_eq!(rules.unknown, ["Gadget".to_owned()].into());
+    }
+
+    #[test]
+    fn a_wildcard_means_no_parts_and_nothing_busy() {
+        let of = |kind: &str| kinds().rules(&[interest(kind, "CREATE", false, false)].into());
+        assert_eq!(
+            names(&of("*").validating.strict),
+            ["v1 deployments [\"CREATE\"]", "v1 widgets [\"CREATE\"]"]
+        );
+        assert_eq!(names(&of("*.scale").validating.strict), ["v1 deployments/scale [\"CREATE\"]"]);
+        assert_eq!(names(&of("Scale.scale").validating.strict), ["v1 deployments/scale [\"CREATE\"]"]);
+        assert_eq!(names(&of("Endpoints").validating.strict), ["v1 endpoints [\"CREATE\"]"]);
+    }
+}

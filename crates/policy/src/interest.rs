@@ -1,0 +1,113 @@
+//! What the API server has to ask about: the kinds and operations that rules speak of.
+
+use std::collections::BTreeSet;
+
+use countersign_reference::wildcard_match;
+use countersign_site::Mode;
+use countersign_verdict::FailurePolicy;
+
+use crate::engine::Engine;
+use crate::kinds::KindPattern;
+use crate::load::{Body, Policy, Rule};
+use crate::template_pod::TEMPLATES;
+
+/// Requests that the API server carries through as connections.
+const CONNECTIONS: [&str; 4] = ["attach", "exec", "portforward", "proxy"];
+/// Requests that some rule may have something to say about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Interest {
+    /// Patterns for the kind: its group, its version, and the kind itself.
+    pub group: String,
+    /// `v1`, or `*`.
+    pub version: String,
+    /// `Deployment`, or with wildcards.
+    pub kind: String,
+    /// The part of an object, or nothing for the object itself.
+    pub subresource: String,
+    /// `CREATE`, `UPDATE`, `DELETE` or `CONNECT`.
+    pub operation: &'static str,
+    /// Whether it is the object that may be changed, or the answer.
+    pub mutates: bool,
+    /// Whether no rule would deny the request where nobody can answer: its policies audit, or say
+    /// `failurePolicy: Ignore`.
+    pub lenient: bool,
+}
+
+impl Interest {
+    /// Whether it is in objects of this kind, or in a part of one.
+    pub fn is_in(&self, group: &str, version: &str, kind: &str, subresource: &str) -> bool {
+        wildcard_match(&self.group, group)
+            && wildcard_match(&self.version, version)
+            && wildcard_match(&self.kind, kind)
+            && wildcard_match(&self.subresource, subresource)
+    }
+}
+
+impl Engine {
+    /// What all rules together have an interest in. Where a rule that is strict and one that is lenient
+    /// have an interest in the same, it is there twice.
+    pub fn interests(&self) -> BTreeSet<Interest> {
+        let mut found = BTreeSet::new();
+        for policy in self.policies() {
+            for rule in &policy.rules {
+                self.of_rule(policy, rule, &mut found);
+            }
+        }
+        // Templates are judged early; the pods are judged in any case.
+        let verifies = |rule: &Rule| matches!(rule.body, Body::Verify(_));
+        if self.site().mode == Mode::Enforce
+            && self.policies().iter().any(|policy| policy.rules.iter().any(verifies))
+        {
+            for ((group, kind, _), operation) in
+                TEMPLATES.into_iter().flat_map(|kind| [(kind, "CREATE"), (kind, "UPDATE")])
+            {
+                found.insert(Interest {
+                    group: group.to_owned(),
+                    version: "v1".to_owned(),
+                    kind: kind.to_owned(),
+                    subresource: String::new(),
+                    operation,
+                    mutates: false,
+                    lenient: true,
+                });
+            }
+        }
+        found
+    }
+
+    fn of_rule(&self, policy: &Policy, rule: &Rule, found: &mut BTreeSet<Interest>) {
+        let (mutates, enforces, deletions) = match &rule.body {
+            Body::Mutate(_) => (true, true, false),
+            Body::Validate(_) if !policy.admission => return,
+            Body::Validate(own) => (
+                false,
+                own.action.somewhere().or(policy.action.somewhere()) == Some(true),
+                !own.is_of_object(),
+            ),
+            // Both webhooks are asked about pods in any case.
+            Body::Verify(_) => return,
+            Body::Refused { enforce, .. } => (false, *enforce, false),
+        };
+        let lenient =
+            policy.failure_policy == FailurePolicy::Ignore || !enforces || self.site().mode == Mode::Audit;
+        for (kind, operations) in rule.select.interests() {
+            let known: &[&'static str] = if CONNECTIONS.contains(&kind.subresource.as_str()) {
+                &["CONNECT"]
+            } else if mutates || !deletions {
+                &["CREATE", "UPDATE"]
+            } else {
+                &["CREATE", "UPDATE", "DELETE"]
+            };
+            let named = |operation: &&&str| operations.contains(*operation);
+            let wanted: Vec<&'static str> = if operations.is_empty() {
+                known.to_vec()
+            } else {
+                ["CREATE", "UPDATE", "DELETE", "CONNECT"].iter().filter(named).copied().collect()
+            };
+            for operation in wanted {
+                let KindPattern { group, version, kind, subresource } = kind.clone();
+                found.insert(Interest { group, version, kind, subresource, operation, mutates, lenient });
+            }
+        }
+    }
+}
