@@ -24,13 +24,22 @@ struct Condition {
 
 impl Conditions {
     pub(crate) fn read(value: Option<&Value>, path: &str, notes: &mut Notes) -> Self {
+        Self::read_of(value, path, true, notes)
+    }
+
+    /// The same for an element of a loop, where nobody is told why it was left out.
+    pub(crate) fn read_untold(value: Option<&Value>, path: &str, notes: &mut Notes) -> Self {
+        Self::read_of(value, path, false, notes)
+    }
+
+    fn read_of(value: Option<&Value>, path: &str, told: bool, notes: &mut Notes) -> Self {
         match value {
             None => Self::default(),
-            Some(Value::Array(list)) => Self { any: Vec::new(), all: read_list(list, path, notes) },
+            Some(Value::Array(list)) => Self { any: Vec::new(), all: read_list(list, path, told, notes) },
             Some(value) => {
                 let mut fields = Fields::of(value, path, notes);
-                let any = read_list(fields.list("any", notes), &format!("{path}.any"), notes);
-                let all = read_list(fields.list("all", notes), &format!("{path}.all"), notes);
+                let any = read_list(fields.list("any", notes), &format!("{path}.any"), told, notes);
+                let all = read_list(fields.list("all", notes), &format!("{path}.all"), told, notes);
                 fields.finish(notes);
                 Self { any, all }
             }
@@ -63,7 +72,7 @@ fn evaluate<'a>(list: &'a [Condition], scope: &dyn Scope) -> Result<Vec<(&'a Con
     results.into_iter().collect()
 }
 
-fn read_list(list: &[Value], path: &str, notes: &mut Notes) -> Vec<Condition> {
+fn read_list(list: &[Value], path: &str, told: bool, notes: &mut Notes) -> Vec<Condition> {
     let mut conditions = Vec::new();
     for (index, value) in list.iter().enumerate() {
         let path = format!("{path}[{index}]");
@@ -76,7 +85,12 @@ fn read_list(list: &[Value], path: &str, notes: &mut Notes) -> Vec<Condition> {
                 .ok()
         };
         let (key, value) = (template("key"), template("value"));
-        let message = fields.text("message", notes).unwrap_or_default().to_owned();
+        let message = if told { fields.text("message", notes) } else { None };
+        if !told {
+            let reason = "has no effect here: an element whose conditions are not met is left out";
+            fields.no_effect(&["message"], reason, notes);
+        }
+        let message = message.unwrap_or_default().to_owned();
         fields.finish(notes);
         let Some(operator) = Operator::parse(&operator) else {
             notes.refuse(&format!("{path}.operator"), format!("`{operator}` is no operator"));

@@ -87,8 +87,7 @@ impl Entry {
             }
         }
         for (field, why) in ELSEWHERE {
-            if fields.take(field).is_some() {
-                notes.only_given(&format!("{path}.{field}"), why);
+            if fields.given(field, why, notes) {
                 source = Some(Source::Given);
             }
         }

@@ -54,9 +54,7 @@ impl Exception {
         let name = format!("{namespace}/{}", metadata["name"].as_str().unwrap_or("(unnamed)"));
         let expires = expiry(&metadata["annotations"][EXPIRES], &mut notes);
         let mut top = Fields::of(document, "", &mut notes);
-        for known in ["apiVersion", "kind", "metadata", "status"] {
-            top.take(known);
-        }
+        top.known(&["apiVersion", "kind", "metadata", "status"]);
         let mut spec = Fields::of(top.take("spec").unwrap_or(&Value::Null), "spec", &mut notes);
         top.finish(&mut notes);
         spec.no_effect(&["background"], "has no effect here: there is no background scan yet", &mut notes);

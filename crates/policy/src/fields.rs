@@ -1,6 +1,6 @@
 //! Walks a document field by field, so that nothing in it is passed over in silence.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
@@ -26,6 +26,8 @@ pub(crate) struct Notes {
     pub(crate) warnings: Vec<Refusal>,
     /// Whether somebody gives what a cluster would have to be asked for.
     pub(crate) given: bool,
+    /// Every field that decides something, in the objects that were read: without indices.
+    pub(crate) decisive: BTreeSet<String>,
 }
 
 impl Notes {
@@ -33,11 +35,11 @@ impl Notes {
         self.refusals.push(Refusal { path: path.to_owned(), reason: reason.into() });
     }
 
-    /// What is answered where somebody gives the answer: elsewhere its rule is refused.
-    pub(crate) fn only_given(&mut self, path: &str, reason: &str) {
-        if !self.given {
-            self.refuse(path, reason);
-        }
+    /// Takes up what was noticed of a part.
+    pub(crate) fn extend(&mut self, part: Self) {
+        self.refusals.extend(part.refusals);
+        self.warnings.extend(part.warnings);
+        self.decisive.extend(part.decisive);
     }
 
     pub(crate) fn warn(&mut self, path: &str, reason: impl Into<String>) {
@@ -49,7 +51,8 @@ impl Notes {
 pub(crate) struct Fields<'a> {
     object: &'a Map<String, Value>,
     path: String,
-    taken: BTreeSet<&'static str>,
+    /// What was taken, and whether it decides anything.
+    taken: BTreeMap<&'static str, bool>,
 }
 
 static EMPTY: std::sync::LazyLock<Map<String, Value>> = std::sync::LazyLock::new(Map::new);
@@ -60,7 +63,7 @@ impl<'a> Fields<'a> {
             notes.refuse(path, "expected an object");
             &EMPTY
         });
-        Self { object, path: path.to_owned(), taken: BTreeSet::new() }
+        Self { object, path: path.to_owned(), taken: BTreeMap::new() }
     }
 
     /// A map of texts; other values are refused, as a word that is dropped changes what is meant.
@@ -92,7 +95,7 @@ impl<'a> Fields<'a> {
 
     /// The value of a field, unless it is absent or null.
     pub(crate) fn take(&mut self, name: &'static str) -> Option<&'a Value> {
-        self.taken.insert(name);
+        self.taken.entry(name).or_insert(true);
         self.object.get(name).filter(|value| !value.is_null())
     }
 
@@ -137,19 +140,46 @@ impl<'a> Fields<'a> {
         texts
     }
 
+    /// Takes a field that is known and decides nothing.
+    fn idle(&mut self, name: &'static str) -> Option<&'a Value> {
+        self.taken.insert(name, false);
+        self.take(name)
+    }
+
+    /// Fields that somebody else reads, or that only have to be what is expected.
+    pub(crate) fn known(&mut self, names: &[&'static str]) {
+        for name in names {
+            self.idle(name);
+        }
+    }
+
     /// Fields that are known and not supported yet.
     pub(crate) fn not_yet(&mut self, names: &[&'static str], notes: &mut Notes) {
         for name in names {
-            if self.take(name).is_some() {
-                notes.refuse(&self.path_of(name), "not supported yet");
-            }
+            self.never(name, "not supported yet", notes);
         }
+    }
+
+    /// A field that is known and refused. `false` is what it would be without it.
+    pub(crate) fn never(&mut self, name: &'static str, reason: &str, notes: &mut Notes) {
+        if self.idle(name).is_some_and(|value| *value != Value::Bool(false)) {
+            notes.refuse(&self.path_of(name), reason);
+        }
+    }
+
+    /// A field that is answered where somebody gives the answer: whether it is there.
+    pub(crate) fn given(&mut self, name: &'static str, reason: &str, notes: &mut Notes) -> bool {
+        let is_there = self.idle(name).is_some();
+        if is_there && !notes.given {
+            notes.refuse(&self.path_of(name), reason);
+        }
+        is_there
     }
 
     /// Fields that are known and change nothing here.
     pub(crate) fn no_effect(&mut self, names: &[&'static str], reason: &str, notes: &mut Notes) {
         for name in names {
-            if self.take(name).is_some() {
+            if self.idle(name).is_some() {
                 notes.warn(&self.path_of(name), reason);
             }
         }
@@ -157,8 +187,22 @@ impl<'a> Fields<'a> {
 
     /// Refuses whatever was not taken.
     pub(crate) fn finish(self, notes: &mut Notes) {
-        for name in self.object.keys().filter(|name| !self.taken.contains(name.as_str())) {
+        for (name, _) in self.taken.iter().filter(|(_, decides)| **decides) {
+            notes.decisive.insert(without_indices(&self.path_of(name)));
+        }
+        for name in self.object.keys().filter(|name| !self.taken.contains_key(name.as_str())) {
             notes.refuse(&self.path_of(name), "unknown field");
         }
     }
+}
+
+/// `spec.rules.match` of `spec.rules[0].match`.
+fn without_indices(path: &str) -> String {
+    let mut inside = false;
+    let outside = |c: &char| {
+        let was_inside = inside || *c == '[';
+        inside = was_inside && *c != ']';
+        !was_inside
+    };
+    path.chars().filter(outside).collect()
 }

@@ -55,7 +55,7 @@ pub use interest::Interest;
 pub use json_patch::{JsonPatch, JsonPatchError, MAX_ADDED, MAX_OPERATIONS, MAX_PATCHED_DEPTH};
 pub use keys::{Keys, SECRET_KEY, SecretKeys, SiteKey};
 pub use lint::{Level, Lint, Surroundings, lint};
-pub use load::{Policy, VERIFY_FIELDS, load, load_given};
+pub use load::{Policy, decisive_fields, load, load_given};
 pub use merge::{MAX_MERGE_DEPTH, MAX_MERGE_STEPS, MergeError, merge_patch};
 pub use operators::Operator;
 pub use pattern::{

@@ -20,24 +20,6 @@ use crate::selector::Selector;
 use crate::validate::Validate;
 use crate::{autogen, mutate};
 
-/// The fields of an entry of `verifyImages` that decide, by their paths; each has a test that shows that
-/// it can deny. The others have no effect here, or refuse their rule.
-pub const VERIFY_FIELDS: [&str; 13] = [
-    "imageReferences",
-    "skipImageReferences",
-    "failureAction",
-    "repository",
-    "attestors",
-    "attestors.count",
-    "attestors.entries",
-    "attestors.entries.annotations",
-    "attestors.entries.attestor",
-    "attestors.entries.keys",
-    "attestors.entries.keys.publicKeys",
-    "attestors.entries.keys.secret",
-    "attestors.entries.keys.signatureAlgorithm",
-];
-
 /// A policy that can be evaluated, in whole or in part.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -109,16 +91,22 @@ impl Verify {
 ///
 /// `None` if the document is of another kind.
 pub fn load(document: &Value, keys: &Keys) -> Option<Policy> {
-    read(document, keys, false)
+    read(document, keys, false).map(|(policy, _)| policy)
 }
 
 /// The same for where somebody gives what is not asked for at admission: answers to API calls, the roles of
 /// users ([`Given`](crate::Given)).
 pub fn load_given(document: &Value, keys: &Keys) -> Option<Policy> {
-    read(document, keys, true)
+    read(document, keys, true).map(|(policy, _)| policy)
 }
 
-fn read(document: &Value, keys: &Keys, given: bool) -> Option<Policy> {
+/// The fields that decide something, of every object that a policy has: `spec.rules.match.any`. Those that
+/// are refused, or have no effect, are none of them.
+pub fn decisive_fields(document: &Value) -> BTreeSet<String> {
+    read(document, &Keys::default(), true).map(|(_, notes)| notes.decisive).unwrap_or_default()
+}
+
+fn read(document: &Value, keys: &Keys, given: bool) -> Option<(Policy, Notes)> {
     let group = document["apiVersion"].as_str()?;
     let kind = document["kind"].as_str()?;
     if !group.starts_with("kyverno.io/") || !matches!(kind, "ClusterPolicy" | "Policy") {
@@ -134,9 +122,7 @@ fn read(document: &Value, keys: &Keys, given: bool) -> Option<Policy> {
         (kind == "Policy").then(|| metadata["namespace"].as_str().unwrap_or("default").to_owned());
     let name = namespace.as_ref().map_or_else(|| own.to_owned(), |namespace| format!("{namespace}/{own}"));
     let mut top = Fields::of(document, "", &mut notes);
-    for known in ["apiVersion", "kind", "metadata", "status"] {
-        top.take(known);
-    }
+    top.known(&["apiVersion", "kind", "metadata", "status"]);
     let mut spec = Fields::of(top.take("spec").unwrap_or(&Value::Null), "spec", &mut notes);
     top.finish(&mut notes);
     let action =
@@ -172,9 +158,7 @@ fn read(document: &Value, keys: &Keys, given: bool) -> Option<Policy> {
         &mut notes,
     );
     for field in ["mutateExistingOnPolicyUpdate", "generateExisting", "generateExistingOnPolicyUpdate"] {
-        if spec.flag(field, &mut notes) == Some(true) {
-            notes.refuse(&format!("spec.{field}"), "objects that are there already are not changed or made");
-        }
+        spec.never(field, "objects that are there already are not changed or made", &mut notes);
     }
     spec.not_yet(&["webhookConfiguration"], &mut notes);
     spec.list("rules", &mut notes);
@@ -188,7 +172,7 @@ fn read(document: &Value, keys: &Keys, given: bool) -> Option<Policy> {
         rules.push(read_rule(&rule, index, enforce, keys, told));
     }
     spec.finish(&mut notes);
-    Some(Policy {
+    let policy = Policy {
         name,
         namespace,
         failure_policy,
@@ -198,9 +182,10 @@ fn read(document: &Value, keys: &Keys, given: bool) -> Option<Policy> {
         emit_warning,
         rules,
         covers: autogen::covered(document),
-        refusals: notes.refusals,
-        warnings: notes.warnings,
-    })
+        refusals: std::mem::take(&mut notes.refusals),
+        warnings: std::mem::take(&mut notes.warnings),
+    };
+    Some((policy, notes))
 }
 
 fn read_rule(value: &Value, index: usize, enforce: bool, keys: &Keys, all: &mut Notes) -> Rule {
@@ -228,9 +213,7 @@ fn read_rule(value: &Value, index: usize, enforce: bool, keys: &Keys, all: &mut 
     let context = Entry::read_all(fields.list("context", &mut notes), &format!("{path}.context"), &mut notes);
     fields.no_effect(&["reportProperties"], "has no effect here: there are no reports yet", &mut notes);
     fields.not_yet(&["imageExtractors", "celPreconditions"], &mut notes);
-    if fields.take("generate").is_some() {
-        notes.refuse(&format!("{path}.generate"), "objects are not made");
-    }
+    fields.never("generate", "objects are not made", &mut notes);
     let mut body = None;
     if let Some(mutate) = fields.take("mutate") {
         body = Some(Body::Mutate(mutate::read(mutate, &format!("{path}.mutate"), &mut notes)));
@@ -265,8 +248,7 @@ fn read_rule(value: &Value, index: usize, enforce: bool, keys: &Keys, all: &mut 
         let (enforce, images_only) = judges.unwrap_or((false, false));
         body = Some(Body::Refused { enforce, images_only, refusal });
     }
-    all.refusals.extend(notes.refusals);
-    all.warnings.extend(notes.warnings);
+    all.extend(notes);
     Rule { name, select, exclude, context, preconditions, body: body.unwrap_or(Body::Mutate(Vec::new())) }
 }
 
@@ -278,6 +260,8 @@ fn read_verify(value: &Value, path: &str, keys: &Keys, notes: &mut Notes) -> Opt
         None | Some("Cosign" | "SigstoreBundle") => {}
         Some(other) => notes.refuse(&format!("{path}.type"), format!("`{other}` is not supported yet")),
     }
+    // Both are looked for.
+    fields.known(&["type"]);
     let references = fields.texts("imageReferences", notes);
     if references.is_empty() {
         notes.refuse(&format!("{path}.imageReferences"), "an image reference is required");

@@ -49,9 +49,7 @@ pub(crate) fn read(value: &Value, path: &str, notes: &mut Notes) -> Vec<Step> {
         steps.extend(Loop::read(value, &format!("{path}.foreach[{index}]"), 0, notes));
     }
     for (field, why) in NOT_DONE {
-        if fields.take(field).is_some_and(|value| *value != Value::Bool(false)) {
-            notes.refuse(&format!("{path}.{field}"), why);
-        }
+        fields.never(field, why, notes);
     }
     fields.finish(notes);
     if steps.is_empty() && notes.refusals.is_empty() {
@@ -90,7 +88,7 @@ impl Loop {
         let list = read_list(&mut fields, path, notes);
         let context = Entry::read_all(fields.list("context", notes), &format!("{path}.context"), notes);
         let preconditions =
-            Conditions::read(fields.take("preconditions"), &format!("{path}.preconditions"), notes);
+            Conditions::read_untold(fields.take("preconditions"), &format!("{path}.preconditions"), notes);
         let mut steps = read_patches(&mut fields, path, notes);
         // Upstream goes from the last to the first where it merges.
         let merges = matches!(steps.as_slice(), [Step::Merge(_)]);

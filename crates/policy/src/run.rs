@@ -183,9 +183,12 @@ impl<'a> Run<'a> {
                 }
             }
         }
-        match rule.preconditions.hold(&self.names) {
-            Ok(true) => Begun::Ready,
-            Ok(false) => Begun::Answered(Status::Skip, "preconditions not met".to_owned()),
+        match rule.preconditions.judge(&self.names) {
+            Ok((true, _)) => Begun::Ready,
+            Ok((false, why)) => {
+                let why = if why.is_empty() { why } else { format!("; {why}") };
+                Begun::Answered(Status::Skip, format!("preconditions not met{why}"))
+            }
             Err(Error::Missing(_)) => Begun::Lacking,
             Err(error) => {
                 Begun::Answered(Status::Error, format!("failed to evaluate preconditions: {error}"))

@@ -161,7 +161,7 @@ impl Block {
             for (index, subject) in subjects.iter().enumerate() {
                 let path = format!("{path}.subjects[{index}]");
                 let mut subject = Fields::of(subject, &path, notes);
-                subject.take("apiGroup");
+                subject.known(&["apiGroup"]);
                 let mut text = |name| subject.text(name, notes).unwrap_or_default().to_owned();
                 read.push((text("kind"), text("name"), text("namespace")));
                 subject.finish(notes);

@@ -109,9 +109,7 @@ impl Validate {
             ("manifests", "signatures in manifests are not verified"),
             ("assert", "assertions are not evaluated"),
         ] {
-            if fields.take(field).is_some() {
-                notes.refuse(&format!("{path}.{field}"), why);
-            }
+            fields.never(field, why, notes);
         }
         fields.finish(notes);
         if checks.len() > 1 {
@@ -236,7 +234,7 @@ fn read_loops(list: &[Value], path: &str, depth: usize, notes: &mut Notes) -> Ve
         let list = read_list(&mut fields, &path, notes);
         let context = Entry::read_all(fields.list("context", notes), &format!("{path}.context"), notes);
         let preconditions =
-            Conditions::read(fields.take("preconditions"), &format!("{path}.preconditions"), notes);
+            Conditions::read_untold(fields.take("preconditions"), &format!("{path}.preconditions"), notes);
         let element_scope = fields.flag("elementScope", notes);
         let mut checks = Check::read(&mut fields, &path, notes);
         if let Some(inner) = fields.take("foreach") {
