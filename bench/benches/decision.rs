@@ -7,17 +7,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_admission::{Limits, Service};
+use countersign_bench::pod_security;
 use countersign_bench::review::review;
 use countersign_clock::SystemClock;
 use countersign_evidence::Memory;
 use countersign_https::Authority;
-use countersign_policy::{Engine, Facts, Keys, Phase, Policy, Review};
+use countersign_policy::{Engine, Evaluation, Fact, Facts, Keys, Phase, Policy, Review};
 use countersign_reference::{Digest, Reference};
 use countersign_sample::{SampleRegistry, Shape};
 use countersign_signature::sign::{Scheme, Signer};
 use countersign_signature::{Judge, Limits as SignatureLimits, Located, Material, Terms, Trust};
 use countersign_site::{Site, Source};
-use countersign_verdict::{Attestors, Tier};
+use countersign_verdict::{Attestors, Code, Format, Outcome, Proof, Tier, Verdict};
 use countersign_verifier::{Rules, Settings, Verifier};
 use criterion::{Criterion, criterion_group, criterion_main};
 use serde_json::{Value, json};
@@ -70,6 +71,75 @@ fn prepend(c: &mut Criterion) {
     c.bench_function("policy/prepend-registry on a pod", |b| {
         b.iter(|| engine.evaluate(black_box(&review), Phase::Mutate, Tier::Fail, &Facts::default()));
     });
+}
+
+/// Both phases of a pod with two containers, with verdicts at hand and no I/O.
+fn many_policies(c: &mut Criterion) {
+    let authority = Authority::generate("bench").unwrap();
+    let pem = Signer::generate(Scheme::EcdsaP256).unwrap().public_pem();
+    let hundred: Vec<Value> =
+        pod_security::policies(100).iter().map(|text| countersign_yaml::document(text).unwrap()).collect();
+    let keys = Keys::of_site([("vendor".to_owned(), pem.clone())]);
+    c.bench_function("policy/compile 100 policies", |b| {
+        b.iter(|| {
+            black_box(&hundred)
+                .iter()
+                .filter_map(|document| countersign_policy::load(document, &keys))
+                .collect::<Vec<_>>()
+        });
+    });
+    let texts = pod_security::policies(pod_security::KINDS);
+    let texts: Vec<&str> = [PREPEND, CHECK].into_iter().chain(texts.iter().map(String::as_str)).collect();
+    let engine = Engine::new(policies(&texts, &pem), site(1, &authority, &pem));
+    assert!(engine.policies().iter().all(|policy| policy.refusals.is_empty()));
+    let body: Value = serde_json::from_slice(&review(&[], &["quay.io/a/b:1", "quay.io/a/c:1"])).unwrap();
+    let mutate = Review::of(body["request"].clone());
+    let (object, facts) = decide(&engine, &mutate, Phase::Mutate);
+    let mut request = body["request"].clone();
+    request["object"] = object;
+    let validate = Review::of(request);
+    let (_, later) = decide(&engine, &validate, Phase::Validate);
+    c.bench_function("policy/pod of 2 through prepend, check and 20 policies", |b| {
+        b.iter(|| {
+            let mutated = engine.evaluate(black_box(&mutate), Phase::Mutate, Tier::Fail, &facts);
+            (mutated, engine.evaluate(black_box(&validate), Phase::Validate, Tier::Fail, &later))
+        });
+    });
+}
+
+/// What is stored, and all facts that it took.
+fn decide(engine: &Engine, review: &Review, phase: Phase) -> (Value, Facts) {
+    let mut facts = Facts::default();
+    loop {
+        match engine.evaluate(review, phase, Tier::Fail, &facts) {
+            Evaluation::Done(outcome) => {
+                assert_eq!(outcome.denials, Vec::<String>::new());
+                let judged =
+                    outcome.responses.iter().filter(|response| response.policy.ends_with(char::is_numeric));
+                let expected = if phase == Phase::Validate { pod_security::KINDS } else { 0 };
+                assert_eq!(judged.count(), expected);
+                return (outcome.object, facts);
+            }
+            Evaluation::Needs(wants) => {
+                for want in wants {
+                    let image = want.question().unwrap().0.image.clone();
+                    let digest = Digest::sha256_of(image.path().as_bytes());
+                    let proof = Proof {
+                        digest: digest.clone(),
+                        keys: vec![],
+                        format: Format::CosignSig,
+                        source: "bench".to_owned(),
+                        name: None,
+                        index: None,
+                        stale_since: None,
+                    };
+                    let verdict = Verdict::because(image, Outcome::Verified(proof), Code::NoSignature, "");
+                    let verdict = Verdict { digest: Some(digest), checks: Vec::new(), ..verdict };
+                    facts.add(want, Fact::Verdict(Some(verdict)));
+                }
+            }
+        }
+    }
 }
 
 fn signatures(c: &mut Criterion) {
@@ -145,5 +215,5 @@ fn decisions(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, references, prepend, signatures, decisions);
+criterion_group!(benches, references, prepend, many_policies, signatures, decisions);
 criterion_main!(benches);

@@ -10,6 +10,7 @@
 pub mod black_hole;
 pub mod client;
 pub mod fetch;
+pub mod pod_security;
 pub mod post;
 pub mod review;
 pub mod server;

@@ -90,6 +90,11 @@ impl Site {
 
     /// The same, with an endpoint at each of these ports, in this order.
     pub fn serve_at(&self, ports: &[u16], keys: usize) -> Result<Server> {
+        self.serve_with(ports, keys, &[])
+    }
+
+    /// The same, with further policies.
+    pub fn serve_with(&self, ports: &[u16], keys: usize, more: &[String]) -> Result<Server> {
         let mut pem = String::new();
         for _ in 1..keys {
             pem += &Signer::generate(Scheme::EcdsaP256)?.public_pem();
@@ -111,9 +116,22 @@ impl Site {
         let file = tempfile::Builder::new().suffix(".yaml").tempfile_in(&self.directory)?;
         let (_, file) = file.keep()?;
         std::fs::write(&file, site.to_string())?;
-        let policies = concat!(env!("CARGO_MANIFEST_DIR"), "/../policies");
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies");
+        let policies = if more.is_empty() {
+            shipped
+        } else {
+            let directory = tempfile::Builder::new().prefix("policies").tempdir_in(&self.directory)?.keep();
+            for entry in std::fs::read_dir(shipped)? {
+                let entry = entry?;
+                std::fs::copy(entry.path(), directory.join(entry.file_name()))?;
+            }
+            for (index, text) in more.iter().enumerate() {
+                std::fs::write(directory.join(format!("more-{index}.yaml")), text)?;
+            }
+            directory
+        };
         let mut command = Command::new(beside("countersign")?);
-        command.args(["serve", "--standalone", "--policies", policies, "--site"]).arg(&file);
+        command.args(["serve", "--standalone", "--policies"]).arg(policies).arg("--site").arg(&file);
         Server::start(&mut command, self.directory())
     }
 

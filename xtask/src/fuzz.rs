@@ -25,7 +25,7 @@ const COVERAGE: [&str; 5] = [
 const SECONDS: u32 = 60;
 
 /// The targets, each with the longest input that is worth trying.
-const TARGETS: [(&str, u32); 12] = [
+const TARGETS: [(&str, u32); 13] = [
     ("reference", 1024),
     ("hosts", 2048),
     ("corefile", 2048),
@@ -38,6 +38,7 @@ const TARGETS: [(&str, u32); 12] = [
     ("jmespath", 2048),
     ("pattern", 4096),
     ("merge", 4096),
+    ("policy", 4096),
 ];
 
 /// Runs `[--seconds N] [TARGET…]`, all of them where none is named.

@@ -1,7 +1,8 @@
 //! Posts AdmissionReviews over keep-alive TLS, and prints what came of it.
 //!
 //! `load [--seconds N]`: at 1, 8 and 32 connections, the null handler and `countersign serve`
-//! in turn, one container and one init container, four signed images in rotation; then storms:
+//! in turn, one container and one init container, four signed images in rotation; the same with 20 policies more, as
+//! both webhooks are asked; then storms:
 //! 1,000 pods of 20 signed images at once, and pods of 20 unsigned ones over and over. See BENCHMARKS.md.
 
 use std::sync::Arc;
@@ -9,11 +10,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use countersign_bench::client::{Connection, request};
+use countersign_bench::pod_security;
 use countersign_bench::post::{Expected, PATH, burst, pinned, pod, steadily};
 use countersign_bench::review::review;
 use countersign_bench::server::Server;
 use countersign_bench::site::Site;
 use countersign_bench::statistics::Times;
+use countersign_sample::Shape;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -38,6 +41,7 @@ async fn main() -> Result<()> {
     };
     let (site, time) = (Site::start().await?, Duration::from_secs(seconds));
     warm(&site, time).await?;
+    policies(&site, time).await?;
     storm(&site).await?;
     unsigned(&site, time).await?;
     Ok(())
@@ -64,6 +68,36 @@ async fn warm(site: &Site, time: Duration) -> Result<()> {
         let times = steadily(&served, &requests, connections, time, Expected::Admitted).await?;
         let own = ("countersign", &served);
         row(&connections.to_string(), own, &times, times.rate(time), Some(base.rate(time)))?;
+    }
+    Ok(())
+}
+
+/// Both webhooks, one after the other, with many policies beside those about images.
+#[expect(clippy::print_stdout, reason = "this is a command line")]
+async fn policies(site: &Site, time: Duration) -> Result<()> {
+    let names: Vec<String> = (0..IMAGES).map(|number| format!("quay.io/acme/many-{number}:1")).collect();
+    let digests = names.iter().map(|name| site.push(name, Shape::Bundle)).collect::<Result<Vec<_>>>()?;
+    let more = pod_security::policies(pod_security::KINDS);
+    let (null, served) = (site.null()?, site.serve_with(&[site.registry.port], 1, &more)?);
+    let of = |path: &str, image: &dyn Fn(usize) -> String| -> Arc<Vec<Vec<u8>>> {
+        let pods = (0..IMAGES).map(|number| (image((number + 1) % IMAGES), image(number)));
+        Arc::new(pods.map(|(init, app)| request(path, &review(&[&init], &[&app]))).collect())
+    };
+    let mutate = of(PATH, &|number| names[number].clone());
+    let validate =
+        of("/validate/fail", &|number| format!("registry.local/{}@{}", names[number], digests[number]));
+    for request in mutate.iter() {
+        pinned(&mut Connection::open(served.port, &served.ca_pem).await?, request, 2).await?;
+    }
+    println!("\npolicies: {} more, which judge when the object is validated", more.len());
+    heading("connections");
+    for connections in CONNECTIONS {
+        let base = steadily(&null, &mutate, connections, time, Expected::Admitted).await?;
+        row(&connections.to_string(), ("null", &null), &base, base.rate(time), None)?;
+        for (words, requests) in [("mutate", &mutate), ("validate", &validate)] {
+            let times = steadily(&served, requests, connections, time, Expected::Admitted).await?;
+            row(&connections.to_string(), (words, &served), &times, times.rate(time), Some(base.rate(time)))?;
+        }
     }
     Ok(())
 }

@@ -18,8 +18,14 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    pub(crate) fn new() -> Self {
-        Self { steps: MAX_FUEL, bytes: MAX_BUILT }
+    /// At most so many steps, and never more than one expression may take.
+    pub(crate) fn of(steps: usize) -> Self {
+        Self { steps: steps.min(MAX_FUEL), bytes: MAX_BUILT }
+    }
+
+    /// The steps that are left, and those that went into what was built.
+    pub(crate) fn left(&self) -> usize {
+        self.steps.saturating_sub((MAX_BUILT - self.bytes) / BYTES_A_STEP)
     }
 
     /// Takes steps.
@@ -67,6 +73,11 @@ impl Budget {
             }
         }
     }
+}
+
+/// The steps of reading, or copying, a value.
+pub(crate) fn steps_of(value: &Value) -> usize {
+    weight(value, usize::MAX).unwrap_or(usize::MAX) / BYTES_A_STEP + 1
 }
 
 /// The bytes of a value; `Err(None)` if they are more than that.

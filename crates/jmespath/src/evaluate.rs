@@ -8,7 +8,7 @@ use crate::budget::Budget;
 use crate::functions::{self, Arguments};
 use crate::numbers::to_json;
 use crate::parser::{Call, Comparator, Node};
-use crate::{Error, Expression, Moment};
+use crate::{Error, Expression, Fuel, MAX_FUEL, Moment};
 
 /// Gives the values that root names stand for.
 pub trait Scope {
@@ -22,6 +22,12 @@ pub trait Scope {
         None
     }
 
+    /// What the expressions of a request may cost together, each of them no more than
+    /// [`MAX_FUEL`](crate::MAX_FUEL).
+    fn fuel(&self) -> Option<&Fuel> {
+        None
+    }
+
     /// The time and the randomness of the request. Without them, functions that ask for either fail.
     fn moment(&self) -> Option<Moment> {
         None
@@ -32,8 +38,16 @@ impl Expression {
     /// The value over this scope.
     pub fn evaluate<'a>(&'a self, scope: &'a dyn Scope) -> Result<Cow<'a, Value>, Error> {
         let moment = scope.moment().map(|moment| moment.of_text(self.text()));
-        let mut interpreter = Interpreter { scope, budget: Budget::new(), moment };
-        interpreter.node(&self.root, At::Root)
+        let evaluate = |steps: &mut usize| {
+            let mut interpreter = Interpreter { scope, budget: Budget::of(*steps), moment };
+            let found = interpreter.node(&self.root, At::Root);
+            *steps = interpreter.budget.left().min(*steps);
+            found
+        };
+        match scope.fuel() {
+            Some(fuel) => fuel.within(MAX_FUEL, evaluate),
+            None => evaluate(&mut MAX_FUEL.clone()),
+        }
     }
 }
 

@@ -19,6 +19,7 @@ pub mod versions;
 
 mod budget;
 mod evaluate;
+mod fuel;
 mod functions;
 mod layout;
 mod lexer;
@@ -32,6 +33,7 @@ mod time;
 
 pub use countersign_reference::wildcard_match;
 pub use evaluate::Scope;
+pub use fuel::Fuel;
 pub use functions::signatures;
 pub use moment::Moment;
 pub use numbers::to_json;

@@ -110,7 +110,13 @@ impl Condition {
             Err(Error::NotFound(_)) => Ok(Value::Null),
             other => other,
         };
-        Ok(self.operator.holds(&fill(&self.key)?, &fill(&self.value)?))
+        let (key, value) = (fill(&self.key)?, fill(&self.value)?);
+        // Each of the one is held against each of the other.
+        let items = |value: &Value| value.as_array().map_or(1, Vec::len);
+        if let Some(fuel) = scope.fuel() {
+            fuel.spend(items(&key).saturating_mul(items(&value)))?;
+        }
+        Ok(self.operator.holds(&key, &value))
     }
 }
 

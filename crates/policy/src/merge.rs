@@ -64,16 +64,21 @@ pub enum MergeError {
 /// to be changed. Keys of lists are those of the `apiVersion` and `kind` of the object.
 pub fn merge_patch(target: &mut Value, patch: &Value) -> Result<bool, MergeError> {
     let mut merged = target.clone();
-    let met = merge_in_place(&mut merged, patch, Shape::default())?;
+    let met = merge_in_place(&mut merged, patch, Shape::default(), &mut MAX_MERGE_STEPS.clone())?;
     *target = merged;
     Ok(met)
 }
 
-/// The same for an object whose shape may be known already; what is left after an error is of no use.
-pub(crate) fn merge_in_place(target: &mut Value, patch: &Value, shape: Shape) -> Result<bool, MergeError> {
-    let mut steps = MAX_MERGE_STEPS;
+/// The same for an object whose shape may be known already, in at most so many steps; what is left of the
+/// object after an error is of no use.
+pub(crate) fn merge_in_place(
+    target: &mut Value,
+    patch: &Value,
+    shape: Shape,
+    steps: &mut usize,
+) -> Result<bool, MergeError> {
     let shape = shape.at(target);
-    let mut resolve = Resolve { steps: &mut steps };
+    let mut resolve = Resolve { steps: &mut *steps };
     let plain = match resolve.value(patch, Some(target), shape, MAX_MERGE_DEPTH) {
         Ok(Some(plain)) => plain,
         // Nothing but conditions.
@@ -81,8 +86,10 @@ pub(crate) fn merge_in_place(target: &mut Value, patch: &Value, shape: Shape) ->
         Err(Unmet::Condition | Unmet::Global) => return Ok(false),
         Err(Unmet::Error(error)) => return Err(error),
     };
-    let mut merge = Merge { steps };
-    if merge.value(target, plain, shape, "", MAX_MERGE_DEPTH)? { Ok(true) } else { Err(MergeError::Root) }
+    let mut merge = Merge { steps: *steps };
+    let stays = merge.value(target, plain, shape, "", MAX_MERGE_DEPTH);
+    *steps = merge.steps;
+    if stays? { Ok(true) } else { Err(MergeError::Root) }
 }
 
 /// Takes steps from what is left.

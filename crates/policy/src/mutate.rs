@@ -7,7 +7,7 @@ use crate::JsonPatch;
 use crate::conditions::Conditions;
 use crate::context::Entry;
 use crate::fields::{Fields, Notes};
-use crate::merge::merge_in_place;
+use crate::merge::{MAX_MERGE_STEPS, merge_in_place};
 use crate::merge_keys::Shape;
 use crate::template::Template;
 use crate::validate::{Lacking, Scene, elements, read_list};
@@ -133,11 +133,14 @@ impl Step {
             Self::Merge(patch) => {
                 let patch = patch.fill(scene.names)?;
                 let shape = Shape::of_kind(&scene.names.request()["kind"]);
-                let merged = merge_in_place(work, &patch, shape);
+                let merge = |steps: &mut usize| merge_in_place(work, &patch, shape, steps);
+                let merged = scene.names.fuel().within(MAX_MERGE_STEPS, merge);
                 merged.map(|_| ()).map_err(|why| failed("patchStrategicMerge", why))
             }
             Self::Operations(patch) => {
                 let patch = patch.fill(scene.names)?;
+                // It is applied to a copy.
+                scene.names.fuel().copy(work)?;
                 let patch = match &patch {
                     Value::String(text) => JsonPatch::parse(text),
                     other => JsonPatch::of(other),

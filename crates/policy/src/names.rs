@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use countersign_jmespath::{Error, Moment, Scope};
+use countersign_jmespath::{Error, Fuel, Moment, Scope};
 use countersign_reference::Reference;
 use serde_json::{Value, json};
 
@@ -28,10 +28,14 @@ pub(crate) struct Names<'a> {
     variables: Vec<(String, Value)>,
     /// The elements of the loops under way, the innermost last, with their indices.
     elements: Vec<(Value, Value)>,
+    /// What the request said before the rule under way was given something else, the last first to be put back.
+    before: Vec<(Vec<String>, Value)>,
+    /// What is left for all rules together.
+    fuel: Fuel,
 }
 
 impl<'a> Names<'a> {
-    pub(crate) fn new(engine: &'a Engine, review: &'a Review) -> Self {
+    pub(crate) fn new(engine: &'a Engine, review: &'a Review, fuel: Fuel) -> Self {
         let user = review.request["userInfo"]["username"].as_str().unwrap_or_default();
         let account = user.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':'));
         let (namespace, name) = account.unwrap_or_default();
@@ -44,7 +48,14 @@ impl<'a> Names<'a> {
             account: [json!(name), json!(namespace)],
             variables: Vec::new(),
             elements: Vec::new(),
+            before: Vec::new(),
+            fuel,
         }
+    }
+
+    /// What is left for all rules together.
+    pub(crate) fn fuel(&self) -> &Fuel {
+        &self.fuel
     }
 
     /// The object as it is now.
@@ -82,6 +93,10 @@ impl<'a> Names<'a> {
     pub(crate) fn begin(&mut self, policy: &str, rule: &str) {
         self.variables.clear();
         self.elements.clear();
+        while let Some((path, value)) = self.before.pop() {
+            let path: Vec<&str> = path.iter().map(String::as_str).collect();
+            put(&mut self.request, &path, value);
+        }
         let given = self.review.given.as_ref().map(|given| given.of(policy, rule));
         for (name, value) in given.into_iter().flatten() {
             self.give(&name, value);
@@ -94,6 +109,9 @@ impl<'a> Names<'a> {
         let root = parts.next().unwrap_or_default();
         let rest: Vec<&str> = parts.collect();
         if root == "request" {
+            let said = rest.iter().try_fold(&self.request, |value, name| value.get(name));
+            let path = rest.iter().map(|name| (*name).to_owned()).collect();
+            self.before.push((path, said.cloned().unwrap_or_default()));
             put(&mut self.request, &rest, value);
             return;
         }
@@ -162,6 +180,10 @@ fn put(place: &mut Value, path: &[&str], value: Value) {
 }
 
 impl Scope for Names<'_> {
+    fn fuel(&self) -> Option<&Fuel> {
+        Some(&self.fuel)
+    }
+
     fn moment(&self) -> Option<Moment> {
         self.review.moment
     }

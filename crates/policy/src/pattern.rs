@@ -82,11 +82,19 @@ pub(crate) fn match_within(resource: &Value, pattern: &Value, steps: &mut usize)
 }
 
 /// Judges a resource by the `pattern` of a rule; `message` is the rule's own, its variables filled in.
-pub fn judge_pattern(rule: &str, message: &str, resource: &Value, pattern: &Value) -> Judgement {
+///
+/// It takes at most `steps`, and leaves what is left of them.
+pub fn judge_pattern(
+    rule: &str,
+    message: &str,
+    resource: &Value,
+    pattern: &Value,
+    steps: &mut usize,
+) -> Judgement {
     let colon =
         |stop: &str| if message.is_empty() { String::new() } else { format!("{}{stop}", stopped(message)) };
     let own = colon(" ");
-    match match_pattern(resource, pattern) {
+    match match_within(resource, pattern, steps) {
         Matched::Pass => {
             Judgement { status: Status::Pass, message: format!("validation rule '{rule}' passed.") }
         }
@@ -103,10 +111,18 @@ pub fn judge_pattern(rule: &str, message: &str, resource: &Value, pattern: &Valu
 }
 
 /// Judges a resource by the `anyPattern` of a rule: one that matches is enough.
-pub fn judge_any_pattern(rule: &str, message: &str, resource: &Value, patterns: &[Value]) -> Judgement {
+///
+/// It takes at most `steps`, and leaves what is left of them.
+pub fn judge_any_pattern(
+    rule: &str,
+    message: &str,
+    resource: &Value,
+    patterns: &[Value],
+    steps: &mut usize,
+) -> Judgement {
     let (mut skipped, mut failed) = (Vec::new(), Vec::new());
     for (index, pattern) in patterns.iter().enumerate() {
-        match match_pattern(resource, pattern) {
+        match match_within(resource, pattern, steps) {
             Matched::Pass => {
                 let message = format!("validation rule '{rule}' anyPattern[{index}] passed.");
                 return Judgement { status: Status::Pass, message };

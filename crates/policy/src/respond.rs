@@ -53,8 +53,6 @@ pub struct Response {
     pub enforce: bool,
     /// Whether the request is denied for it.
     pub denies: bool,
-    /// The exceptions that lifted it.
-    pub exceptions: Vec<String>,
 }
 
 /// The words that whoever made a denied request is told (Kyverno `pkg/webhooks/utils/block.go`): a YAML
@@ -95,7 +93,6 @@ mod tests {
             message: message.to_owned(),
             enforce: true,
             denies: true,
-            exceptions: Vec::new(),
         };
         let responses =
             [response("b", "r", "it's wrong"), response("a", "x", "1\n2"), response("b", "s", "no")];

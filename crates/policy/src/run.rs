@@ -6,7 +6,7 @@ mod answer;
 mod before;
 mod cases;
 
-use countersign_jmespath::Error;
+use countersign_jmespath::{Error, Fuel};
 use countersign_podsecurity::Exclusion;
 use countersign_reference::Reference;
 use countersign_site::ExceptionMode;
@@ -26,6 +26,8 @@ use crate::{Engine, Evaluation, Exception, Facts, Finding, MAX_IMAGES, Phase, Re
 /// Images of a pod that rules are evaluated for, so that a pod with one image too many is denied
 /// with its images named as they would be stored.
 const MAX_WORKED_ON: usize = 4 * MAX_IMAGES;
+/// Steps that all expressions, patterns and patches for one request may take together: about a second.
+const MAX_REQUEST_STEPS: usize = 20_000_000;
 /// Pull secrets of a pod that are looked at.
 const MAX_PULL_SECRETS: usize = 8;
 const NOT_PINNED: &str = "was not pinned: added or changed after Countersign's mutation";
@@ -78,7 +80,11 @@ enum Begun {
 
 impl<'a> Run<'a> {
     pub(crate) fn new(engine: &'a Engine, review: &'a Review, phase: Phase, tier: Tier) -> Self {
-        let names = Names::new(engine, review);
+        Self::with(engine, review, phase, tier, MAX_REQUEST_STEPS)
+    }
+
+    fn with(engine: &'a Engine, review: &'a Review, phase: Phase, tier: Tier, steps: usize) -> Self {
+        let names = Names::new(engine, review, Fuel::new(steps));
         let (denials, warnings, responses, cases) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         Self { engine, review, phase, tier, names, denials, warnings, responses, cases, ready: false }
     }
@@ -87,7 +93,8 @@ impl<'a> Run<'a> {
     pub(crate) fn evaluate(&mut self, facts: &Facts) -> Evaluation {
         if !self.ready {
             // From the beginning: what has become known may change everything after it.
-            *self = Self::new(self.engine, self.review, self.phase, self.tier);
+            let steps = self.names.fuel().left();
+            *self = Self::with(self.engine, self.review, self.phase, self.tier, steps);
             let wants = self.begin(facts);
             if !wants.is_empty() {
                 return Evaluation::Needs(wants);
@@ -234,7 +241,6 @@ impl<'a> Run<'a> {
             message,
             enforce,
             denies,
-            exceptions: Vec::new(),
         });
     }
 

@@ -10,7 +10,7 @@ use crate::context::Entry;
 use crate::engine::{Facts, Want};
 use crate::fields::{Fields, Notes};
 use crate::names::Names;
-use crate::pattern::{Judgement, judge_any_pattern, judge_pattern};
+use crate::pattern::{Judgement, MAX_PATTERN_STEPS, judge_any_pattern, judge_pattern};
 use crate::respond::Status;
 use crate::template::Template;
 
@@ -197,12 +197,15 @@ impl Check {
         Ok(match self {
             Self::Pattern(pattern) => {
                 let pattern = pattern.fill(scene.names)?;
-                judged(judge_pattern(rule, message, value, &pattern))
+                let judge = |steps: &mut usize| judge_pattern(rule, message, value, &pattern, steps);
+                judged(scene.names.fuel().within(MAX_PATTERN_STEPS, judge))
             }
             Self::AnyPattern(patterns) => {
                 let patterns: Result<Vec<Value>, Error> =
                     patterns.iter().map(|pattern| pattern.fill(scene.names)).collect();
-                judged(judge_any_pattern(rule, message, value, &patterns?))
+                let patterns = patterns?;
+                let judge = |steps: &mut usize| judge_any_pattern(rule, message, value, &patterns, steps);
+                judged(scene.names.fuel().within(MAX_PATTERN_STEPS, judge))
             }
             Self::Deny(conditions) => {
                 if conditions.hold(scene.names)? {
@@ -322,7 +325,10 @@ impl Loop {
             true => element,
             // Conditions speak of what is in scope.
             false if matches!(*self.check, Check::Deny(_)) => Value::Null,
-            false => scene.names.current().clone(),
+            false => {
+                scene.names.fuel().copy(scene.names.current())?;
+                scene.names.current().clone()
+            }
         };
         let message = words.template.and_then(|template| template.fill(scene.names).ok());
         let message = message.as_ref().map(shown);

@@ -489,6 +489,29 @@ fn who_cannot_be_known_is_judged_and_not_excluded() {
 }
 
 #[test]
+fn all_rules_together_do_so_much_work_for_one_request() {
+    let rule = |name: &str, what: &str| {
+        format!("  - name: {name}\n    match: {{ any: [{{ resources: {{ kinds: [Pod] }} }}] }}\n    {what}\n")
+    };
+    let heavy = "validate: { foreach: [{ list: 'request.object.spec.containers[0].env', deny: { conditions: { any: [{ key: \"{{ length(request.object.spec.containers[0].env[?name == 'x']) }}\", operator: GreaterThan, value: 0 }] } } }] }";
+    let lists = "validate: { foreach: [{ list: 'request.object.spec.containers[0].env', deny: { conditions: { any: [{ key: '{{ request.object.spec.containers[0].env[].name }}', operator: AnyIn, value: '{{ request.object.spec.containers[0].env[].value }}' }] } } }] }";
+    let patterns = "validate: { foreach: [{ list: 'request.object.spec.containers[0].env', elementScope: false, pattern: { spec: { containers: [{ env: [{ name: '?*' }] }] } } }] }";
+    let patches = "mutate: { foreach: [{ list: 'request.object.spec.containers[0].env', patchesJson6902: '- { op: add, path: /metadata/a, value: b }' }] }";
+    let env: Vec<Value> = (0..5_000)
+        .map(|number| json!({ "name": format!("n{number}"), "value": format!("v{number}") }))
+        .collect();
+    let object = pod(json!({ "containers": [{ "name": "c", "image": "a", "env": env }] }));
+    for what in [heavy, lists, patterns, patches] {
+        let rules = rule("heavy", what) + &rule("after", "validate: { pattern: { kind: Pod } }");
+        let phase = if what.starts_with("mutate") { Phase::Mutate } else { Phase::Validate };
+        let outcome = run(&engine(&[policy("p", ENFORCE, &rules)]), &review("CREATE", &object, None), phase);
+        let Response { status, message, .. } = &outcome.responses[0];
+        assert!(*status == Status::Error && message.contains("too "), "{what}: {status:?} {message}");
+        assert!(!outcome.denials.is_empty(), "{what}");
+    }
+}
+
+#[test]
 fn the_time_and_random_texts_are_frozen_for_a_request() {
     let rules = "  - name: r
     match: { any: [{ resources: { kinds: [Pod] } }] }

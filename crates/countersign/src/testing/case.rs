@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 use super::Selector;
 use super::expected::{Expected, Object, Test};
-use crate::trial::{self, Answer, Documents, Trial, Tried, User, Values, name_of, namespace_of};
+use crate::trial::{
+    self, Answer, Documents, PolicySource, Trial, Tried, User, Values, name_of, namespace_of,
+};
 
 /// The results of one file.
 pub(super) struct Case {
@@ -156,6 +158,14 @@ impl Row {
             "there is no such policy".clone_into(&mut self.message);
             return Ok(());
         }
+        if !trial
+            .policies
+            .iter()
+            .any(|policy| policy.is_called(&expected.policy) && has_rule(policy, &expected.rule))
+        {
+            "there is no such rule".clone_into(&mut self.message);
+            return Ok(());
+        }
         let answers: Vec<&Answer> =
             tried.answers.iter().filter(|answer| is_about(answer, expected, trial)).collect();
         if answers.is_empty() {
@@ -181,6 +191,16 @@ impl Row {
         (self.found, self.message) = (found.word, found.message);
         Ok(())
     }
+}
+
+/// Whether a policy has a rule of this name, or one that such a rule is written from for controllers.
+fn has_rule(policy: &PolicySource, rule: &str) -> bool {
+    let written = rule.strip_prefix("autogen-cronjob-").or(rule.strip_prefix("autogen-"));
+    // The name of a rule that is written is cut where it is too long.
+    let is = |name: &String| {
+        name == rule || written.is_some_and(|written| !written.is_empty() && name.starts_with(written))
+    };
+    rule.is_empty() || policy.kinds.keys().any(is)
 }
 
 /// Whether an answer is of the rule that is meant, or of one that was written from it for controllers.

@@ -144,9 +144,15 @@ fn what_is_said() {
             ),
         ),
     ] {
-        assert_eq!(judge_pattern("r", message, &resource, &pattern), expected, "{pattern}");
+        assert_eq!(
+            judge_pattern("r", message, &resource, &pattern, &mut MAX_PATTERN_STEPS.clone()),
+            expected,
+            "{pattern}"
+        );
     }
-    let any = |message: &str, patterns: &[Value]| judge_any_pattern("r", message, &resource, patterns);
+    let any = |message: &str, patterns: &[Value]| {
+        judge_any_pattern("r", message, &resource, patterns, &mut MAX_PATTERN_STEPS.clone())
+    };
     assert_eq!(
         any("", &[pattern("y"), pattern("x")]),
         said(Status::Pass, "validation rule 'r' anyPattern[1] passed.")

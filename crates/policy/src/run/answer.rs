@@ -80,7 +80,6 @@ impl Run<'_> {
             message,
             enforce: case.enforce,
             denies: decision == Decision::Deny,
-            exceptions: Vec::new(),
         })
     }
 
