@@ -54,12 +54,14 @@ impl Keys {
         Self { site: keys.into_iter().map(always).collect(), ..Self::default() }
     }
 
-    /// What `keys` of an attestor stands for: one attestor for each name, with these annotations.
+    /// What `keys` of an attestor stands for: one attestor for each name, with these annotations and, where
+    /// they do not say themselves, this `signatureAlgorithm`.
     pub(crate) fn read(
         &self,
         value: &Value,
         path: &str,
         annotations: &BTreeMap<String, String>,
+        otherwise: Option<&str>,
         notes: &mut Notes,
     ) -> Vec<KeyAttestor> {
         let mut fields = Fields::of(value, path, notes);
@@ -74,7 +76,7 @@ impl Keys {
             }
             Some((namespace.unwrap_or_default(), name?))
         });
-        let hash = match fields.text("signatureAlgorithm", notes) {
+        let hash = match fields.text("signatureAlgorithm", notes).or(otherwise) {
             None | Some("sha256") => HashAlgorithm::Sha256,
             Some("sha384") => HashAlgorithm::Sha384,
             Some("sha512") => HashAlgorithm::Sha512,

@@ -34,6 +34,7 @@ mod mutate;
 mod names;
 mod operators;
 mod pattern;
+mod references;
 mod respond;
 mod review;
 mod run;

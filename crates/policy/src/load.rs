@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_signature::Trust;
 use countersign_verdict::{Attestor, AttestorSet, Attestors, FailurePolicy, SignatureRepository};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::action::{Action, word_of, would_enforce};
 use crate::conditions::Conditions;
@@ -262,28 +262,14 @@ fn read_verify(value: &Value, path: &str, keys: &Keys, notes: &mut Notes) -> Opt
     }
     // Both are looked for.
     fields.known(&["type"]);
-    let references = fields.texts("imageReferences", notes);
+    let mut references = fields.texts("imageReferences", notes);
+    // The form of before 1.6, which upstream still reads.
+    references.extend(fields.text("image", notes).map(ToOwned::to_owned));
     if references.is_empty() {
         notes.refuse(&format!("{path}.imageReferences"), "an image reference is required");
     }
     let skip = fields.texts("skipImageReferences", notes);
-    let repository =
-        fields.text("repository", notes).and_then(|text| match SignatureRepository::parse(text) {
-            Ok(None) => {
-                notes.warn(
-                    &format!("{path}.repository"),
-                    format!(
-                        "`{text}` is a host, not a repository: signatures are looked for beside each image"
-                    ),
-                );
-                None
-            }
-            Ok(found) => found,
-            Err(error) => {
-                notes.refuse(&format!("{path}.repository"), error.to_string());
-                None
-            }
-        });
+    let repository = repository_of(&mut fields, notes);
     let pin = fields.flag("mutateDigest", notes).unwrap_or(true);
     fields.no_effect(
         &["verifyDigest", "required"],
@@ -295,26 +281,40 @@ fn read_verify(value: &Value, path: &str, keys: &Keys, notes: &mut Notes) -> Opt
         "has no effect here: every source of signatures is asked",
         notes,
     );
-    fields.not_yet(
-        &[
-            "image",
-            "key",
-            "roots",
-            "subject",
-            "issuer",
-            "annotations",
-            "additionalExtensions",
-            "attestations",
-            "validate",
-            "imageRegistryCredentials",
-        ],
+    fields.no_effect(
+        &["imageRegistryCredentials"],
+        "has no effect here: endpoints and their credentials are the Site's",
         notes,
     );
+    fields
+        .not_yet(&["roots", "subject", "issuer", "additionalExtensions", "attestations", "validate"], notes);
+    let mut of_entries = Vec::new();
     let mut sets = Vec::new();
     for (index, set) in fields.list("attestors", notes).iter().enumerate() {
-        sets.push(read_set(set, &format!("{path}.attestors[{index}]"), keys, notes));
+        let path = format!("{path}.attestors[{index}]");
+        sets.push(read_set(set, &path, keys, &mut of_entries, notes));
+    }
+    // `key` and `annotations` beside `image` are an attestor set of their own.
+    let annotations: BTreeMap<_, _> = fields.strings("annotations", notes).into_iter().collect();
+    if let Some(key) = fields.text("key", notes) {
+        let written = json!({ "publicKeys": key });
+        let found = keys.read(&written, &format!("{path}.key"), &annotations, None, notes);
+        let entries = found.into_iter().map(Attestor::Keys).collect();
+        of_entries.push(None);
+        sets.push(AttestorSet { count: None, entries });
+    } else if !annotations.is_empty() {
+        notes.refuse(
+            &format!("{path}.annotations"),
+            "these are of `key`: those of an attestor stand in its entry",
+        );
     }
     fields.finish(notes);
+    // Each entry's own, or that of the whole: there is one place to look in.
+    let places: Vec<_> = of_entries.into_iter().map(|own| own.or_else(|| repository.clone())).collect();
+    if places.iter().any(|place| *place != places[0]) {
+        notes.refuse(path, "signatures in several repositories: write an entry of `verifyImages` for each");
+    }
+    let repository = places.into_iter().next().unwrap_or(repository);
     let attestors = Attestors::new(sets);
     if let Err(error) = Trust::new(&attestors) {
         notes.refuse(path, error.to_string());
@@ -323,7 +323,30 @@ fn read_verify(value: &Value, path: &str, keys: &Keys, notes: &mut Notes) -> Opt
     Some(Verify { references, skip, attestors, repository, pin, action: own })
 }
 
-fn read_set(value: &Value, path: &str, keys: &Keys, notes: &mut Notes) -> AttestorSet {
+/// A repository that has the signatures of images of others.
+fn repository_of(fields: &mut Fields<'_>, notes: &mut Notes) -> Option<SignatureRepository> {
+    let (text, path) = (fields.text("repository", notes)?, fields.path_of("repository"));
+    match SignatureRepository::parse(text) {
+        Ok(None) => {
+            let reason = "is a host, not a repository: signatures are looked for beside each image";
+            notes.warn(&path, format!("`{text}` {reason}"));
+            None
+        }
+        Ok(found) => found,
+        Err(error) => {
+            notes.refuse(&path, error.to_string());
+            None
+        }
+    }
+}
+
+fn read_set(
+    value: &Value,
+    path: &str,
+    keys: &Keys,
+    repositories: &mut Vec<Option<SignatureRepository>>,
+    notes: &mut Notes,
+) -> AttestorSet {
     let mut fields = Fields::of(value, path, notes);
     let count = fields.take("count").and_then(|count| {
         let count = count.as_u64().and_then(|count| usize::try_from(count).ok());
@@ -337,12 +360,16 @@ fn read_set(value: &Value, path: &str, keys: &Keys, notes: &mut Notes) -> Attest
         let path = format!("{path}.entries[{index}]");
         let mut entry = Fields::of(entry, &path, notes);
         let annotations: BTreeMap<_, _> = entry.strings("annotations", notes).into_iter().collect();
-        entry.not_yet(&["certificates", "keyless", "repository", "signatureAlgorithm"], notes);
+        entry.not_yet(&["certificates", "keyless"], notes);
+        let own = repository_of(&mut entry, notes);
+        let hash = entry.text("signatureAlgorithm", notes);
         if let Some(keys_value) = entry.take("keys") {
-            let found = keys.read(keys_value, &format!("{path}.keys"), &annotations, notes);
+            let found = keys.read(keys_value, &format!("{path}.keys"), &annotations, hash, notes);
             entries.extend(found.into_iter().map(Attestor::Keys));
+            repositories.push(own);
         } else if let Some(nested) = entry.take("attestor") {
-            entries.push(Attestor::Set(read_set(nested, &format!("{path}.attestor"), keys, notes)));
+            let path = format!("{path}.attestor");
+            entries.push(Attestor::Set(read_set(nested, &path, keys, repositories, notes)));
         } else {
             notes.refuse(&path, "expected `keys`");
         }

@@ -9,8 +9,9 @@ use crate::context::Entry;
 use crate::fields::{Fields, Notes};
 use crate::merge::{MAX_MERGE_STEPS, merge_in_place};
 use crate::merge_keys::Shape;
+use crate::references;
 use crate::template::Template;
-use crate::validate::{Lacking, Scene, elements, read_list};
+use crate::validate::{Lacking, OBJECT, Scene, elements, read_list};
 
 /// Loops within loops.
 const MAX_DEPTH: usize = 8;
@@ -70,7 +71,18 @@ fn read_patches(fields: &mut Fields<'_>, path: &str, notes: &mut Notes) -> Vec<S
             notes.refuse(&format!("{path}.{field}"), error.to_string());
             continue;
         }
-        match Template::of(value) {
+        let resolved = match field {
+            "patchStrategicMerge" => references::resolved(value, OBJECT),
+            _ => Ok(value.clone()),
+        };
+        let value = match resolved {
+            Ok(value) => value,
+            Err(why) => {
+                notes.refuse(&format!("{path}.{field}"), why);
+                continue;
+            }
+        };
+        match Template::of(&value) {
             Ok(template) => steps.push(step(template)),
             Err(error) => notes.refuse(&format!("{path}.{field}"), error.to_string()),
         }

@@ -11,11 +11,14 @@ use crate::engine::{Facts, Want};
 use crate::fields::{Fields, Notes};
 use crate::names::Names;
 use crate::pattern::{Judgement, MAX_PATTERN_STEPS, judge_any_pattern, judge_pattern};
+use crate::references;
 use crate::respond::Status;
 use crate::template::Template;
 
 /// Loops within loops.
 const MAX_DEPTH: usize = 8;
+/// Where the object is that is judged.
+pub(crate) const OBJECT: &str = "request.object";
 /// Elements that one rule is evaluated for, over all its loops.
 pub(crate) const MAX_ELEMENTS: usize = 10_000;
 
@@ -83,7 +86,7 @@ impl Validate {
             fields.take("message").and_then(|text| template(text, &format!("{path}.message"), notes));
         let allow_existing = fields.flag("allowExistingViolations", notes).unwrap_or(true);
         let mut checks = Vec::new();
-        checks.extend(Check::read(&mut fields, path, notes));
+        checks.extend(Check::read(&mut fields, path, OBJECT, notes));
         if let Some(list) = fields.take("foreach") {
             let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
             checks.push(Check::Loops(read_loops(list, &format!("{path}.foreach"), 0, notes)));
@@ -153,14 +156,15 @@ impl Validate {
 }
 
 impl Check {
-    fn read(fields: &mut Fields<'_>, path: &str, notes: &mut Notes) -> Vec<Self> {
+    /// Reads the one of them that is there, and all that are too many; `root` is where patterns begin.
+    fn read(fields: &mut Fields<'_>, path: &str, root: &str, notes: &mut Notes) -> Vec<Self> {
         let mut checks = Vec::new();
         if let Some(pattern) = fields.take("pattern") {
-            checks.extend(template(pattern, &format!("{path}.pattern"), notes).map(Self::Pattern));
+            checks.extend(pattern_of(pattern, &format!("{path}.pattern"), root, notes).map(Self::Pattern));
         }
         if let Some(list) = fields.take("anyPattern") {
             let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
-            let read = |pattern| template(pattern, &format!("{path}.anyPattern"), notes);
+            let read = |pattern| pattern_of(pattern, &format!("{path}.anyPattern"), root, notes);
             checks.push(Self::AnyPattern(list.iter().filter_map(read).collect()));
         }
         if let Some(deny) = fields.take("deny") {
@@ -239,7 +243,8 @@ fn read_loops(list: &[Value], path: &str, depth: usize, notes: &mut Notes) -> Ve
         let preconditions =
             Conditions::read_untold(fields.take("preconditions"), &format!("{path}.preconditions"), notes);
         let element_scope = fields.flag("elementScope", notes);
-        let mut checks = Check::read(&mut fields, &path, notes);
+        let root = if element_scope == Some(false) { OBJECT } else { "element" };
+        let mut checks = Check::read(&mut fields, &path, root, notes);
         if let Some(inner) = fields.take("foreach") {
             let inner = inner.as_array().map(Vec::as_slice).unwrap_or_default();
             checks.push(Check::Loops(read_loops(inner, &format!("{path}.foreach"), depth + 1, notes)));
@@ -339,6 +344,12 @@ impl Loop {
 
 fn template(value: &Value, path: &str, notes: &mut Notes) -> Option<Template> {
     Template::of(value).map_err(|error| notes.refuse(path, error.to_string())).ok()
+}
+
+/// A pattern, whose references to its own places are filled in.
+fn pattern_of(value: &Value, path: &str, root: &str, notes: &mut Notes) -> Option<Template> {
+    let value = references::resolved(value, root).map_err(|why| notes.refuse(path, why)).ok()?;
+    template(&value, path, notes)
 }
 
 fn judged(judgement: Judgement) -> Answer {

@@ -133,6 +133,23 @@ fn what_cannot_be_read_of_an_action_lets_nothing_go() {
 }
 
 #[test]
+fn signatures_are_looked_for_in_one_place() {
+    let refused = |entries: &str, more: &str| {
+        let text = CHECK.replace("- keys: { publicKeys: \"site://*\" }", entries);
+        let text = text.replace("          attestors:\n", &format!("{more}          attestors:\n"));
+        assert!(text.contains(entries) && text.contains(more));
+        policies(&[&text])[0].refusals.iter().any(|refusal| refusal.reason.contains("several repositories"))
+    };
+    let entry = |more: &str| format!("- {{ keys: {{ publicKeys: \"site://*\" }}{more} }}");
+    let own = entry(", repository: registry.local/sigs");
+    assert!(!refused(&own, "") && !refused(&entry(""), "          repository: registry.local/sigs\n"));
+    let both = format!("{own}\n                {}", entry(""));
+    assert!(refused(&both, ""));
+    assert!(!refused(&both, "          repository: registry.local/sigs\n"));
+    assert!(refused(&both, "          repository: registry.local/other\n"));
+}
+
+#[test]
 fn keys_come_from_secrets_of_the_programs_own_namespace() {
     let key = Signer::generate(Scheme::EcdsaP256).unwrap().public_pem();
     let secrets =

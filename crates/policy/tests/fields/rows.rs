@@ -491,6 +491,33 @@ pub(super) fn images(world: &World) -> Vec<Row> {
             case: Case::CREATE,
         })
         .collect();
+    for (field, admits, denies) in [
+        ("image", "{ image: '@', key: STRANGER }", ("ghcr.io/*", "quay.io/*")),
+        ("key", "{ image: '*', key: @ }", ("OWN", "STRANGER")),
+        ("annotations", "{ image: '*', key: OWN, annotations: { env: @ } }", ("prod", "test")),
+        (
+            "attestors.entries.signatureAlgorithm",
+            "{ imageReferences: ['*'], attestors: [{ entries: [{ signatureAlgorithm: @, keys: { publicKeys: OWN } }] }] }",
+            ("sha256", "sha512"),
+        ),
+    ]
+    .map(|(field, entry, (admits, denies))| (field, entry.replace('@', admits), entry.replace('@', denies)))
+    {
+        let field = format!("spec.rules.verifyImages.{field}");
+        rows.push(Row { field, admits: with(&admits), denies: with(&denies), case: Case::CREATE });
+    }
+    // Of an entry: the signatures of `other` are in a repository of their own.
+    let repository = |value: &str| {
+        with(&format!(
+            "{{ imageReferences: ['*'], attestors: [{{ entries: [{{ repository: {value}, keys: {{ publicKeys: \"{other}\" }} }}] }}] }}"
+        ))
+    };
+    rows.push(row(
+        "spec.rules.verifyImages.attestors.entries.repository",
+        repository,
+        "registry.local/sigs",
+        "registry.local",
+    ));
     let digest = |value: &str| {
         with(&format!(
             "{{ mutateDigest: {value}, imageReferences: ['*'], attestors: [{{ entries: [{own}] }}] }}"
