@@ -61,7 +61,7 @@ const RULES: [(&str, &str); 20] = [
     ),
     (
         "account",
-        "deny: { conditions: { any: [{ key: '{{ request.object.spec.serviceAccountName || `default` }}', operator: Equals, value: default }] } }",
+        "deny: { conditions: { any: [{ key: '{{ request.object.spec.serviceAccountName || ''default'' }}', operator: Equals, value: default }] } }",
     ),
     (
         "count",
@@ -84,4 +84,19 @@ pub fn policies(count: usize) -> Vec<String> {
         )
     };
     RULES.iter().cycle().take(count).enumerate().map(policy).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_policy_is_good_as_a_whole() {
+        for text in policies(KINDS) {
+            let document =
+                countersign_yaml::document(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+            let policy = countersign_policy::load(&document, &countersign_policy::Keys::default());
+            assert!(policy.is_some_and(|policy| policy.refusals.is_empty()), "{text}");
+        }
+    }
 }

@@ -243,6 +243,51 @@ async fn pod_security_holds_but_for_its_exceptions() {
     world.cluster.patch(&format!("{path}/logs-1"), &labels).await;
 }
 
+/// S14: the exception that upstream's users wrote, by names and labels that whoever writes a pod chooses.
+#[tokio::test(flavor = "multi_thread")]
+async fn images_are_verified_as_users_of_kyverno_wrote_it() {
+    assert_isolated();
+    let cluster = Installed::start().await;
+    let world = World { cluster };
+    for namespace in ["kyverno", "nexus"] {
+        world.cluster.post("/api/v1/namespaces", &json!({ "metadata": { "name": namespace } })).await;
+    }
+    let account = json!({ "metadata": { "name": "default" } });
+    world.cluster.post("/api/v1/namespaces/nexus/serviceaccounts", &account).await;
+    for name in ["check-image", "prepend-registry"] {
+        world.remove(name).await;
+    }
+    world.soon("no policy", (&pod("plain", &["quay.io/acme/unsigned:1"]), "default"), admitted).await;
+    world.add(&example("prepend-registry/policy.yaml")).await;
+    world.add(&example("check-image/policy.yaml")).await;
+    let of = |name: &str, image: &str| pod(name, &[&format!("quay.io/acme/{image}:1")]);
+    let pinned = format!("registry.local/quay.io/acme/signed:1@{}", world.cluster.signed.digest);
+    world.soon("it is verified", (&of("app", "unsigned"), "default"), denied).await;
+    let (status, stored, _) = world.make(&of("app", "signed"), "default").await;
+    assert_eq!((status, &stored["spec"]["containers"][0]["image"]), (201, &json!(pinned)));
+    let (_, answer, _) = world.make(&of("app", "unsigned"), "default").await;
+    assert!(message(&answer).contains("was denied by check-image/check-image"), "{answer:#}");
+    // What the policy itself leaves out.
+    assert_eq!(world.make(&of("nexus-0", "unsigned"), "nexus").await.0, 201);
+    assert_eq!(world.make(&of("nexus-0", "unsigned"), "default").await.0, 403);
+
+    // An exception lifts what it names; where the Site is strict, no verification for a name alone.
+    world.add(&example("prepend-registry/exceptions.yaml")).await;
+    let site = format!("{SITES}/default");
+    world.cluster.patch(&site, &json!({ "spec": { "exceptionNamespaces": ["kyverno"] } })).await;
+    let kept = |status: u16, stored: &Value, _: &[String]| {
+        status == 201 && stored["spec"]["containers"][0]["image"] == "quay.io/acme/unsigned:1"
+    };
+    let words = |_: u16, answer: &Value, _: &[String]| {
+        // The name was not rewritten: that much is lifted.
+        message(answer).contains("image quay.io/acme/unsigned:1 was denied")
+    };
+    world.soon("strict", (&of("kea-1", "unsigned"), "default"), words).await;
+    world.cluster.patch(&site, &json!({ "spec": { "exceptions": "compatible" } })).await;
+    world.soon("compatible", (&of("kea-1", "unsigned"), "default"), kept).await;
+    assert_eq!(world.make(&of("app", "unsigned"), "default").await.0, 403);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rules_ask_the_cluster_and_are_told_in_known_words() {
     assert_isolated();

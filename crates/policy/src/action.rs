@@ -4,6 +4,7 @@ use countersign_reference::wildcard_match;
 use serde_json::Value;
 
 use crate::fields::{Fields, Notes};
+use crate::selector::LabelSelector;
 
 /// `failureAction` with its overrides, each for some namespaces.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -18,6 +19,15 @@ struct Override {
     enforce: bool,
     /// All, where there is none.
     namespaces: Vec<String>,
+    labels: Option<LabelSelector>,
+}
+
+/// Where a request is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) namespace: &'a str,
+    /// The namespace's labels; `None` where nobody can say.
+    pub(crate) labels: Option<&'a Value>,
 }
 
 impl Action {
@@ -37,24 +47,35 @@ impl Action {
             let mut entry = Fields::of(value, &path, notes);
             let action = word_of(entry.text("action", notes), &format!("{path}.action"), notes);
             let namespaces = entry.texts("namespaces", notes);
-            entry.not_yet(&["namespaceSelector"], notes);
+            let selector = format!("{path}.namespaceSelector");
+            let labels = LabelSelector::read(entry.take("namespaceSelector"), &selector, notes);
             entry.finish(notes);
             // One that cannot be read as a whole lets nothing go.
             let unread = notes.refusals.len() > before;
-            found.extend(
-                action.filter(|enforce| *enforce || !unread).map(|enforce| Override { enforce, namespaces }),
-            );
+            let action = action.filter(|enforce| *enforce || !unread);
+            let labels = labels.filter(|_| !unread);
+            found.extend(action.map(|enforce| Override { enforce, namespaces, labels }));
         }
         Self { own, overrides: found }
     }
 
-    /// What it says for this namespace; the first override that speaks of it counts.
-    pub(crate) fn of(&self, namespace: &str) -> Option<bool> {
+    /// What it says for this namespace; the first override that speaks of it counts. One that asks for
+    /// labels that nobody knows counts where it enforces.
+    pub(crate) fn of(&self, place: Place<'_>) -> Option<bool> {
         let speaks = |entry: &&Override| {
-            entry.namespaces.is_empty()
-                || entry.namespaces.iter().any(|pattern| wildcard_match(pattern, namespace))
+            let named = entry.namespaces.is_empty()
+                || entry.namespaces.iter().any(|pattern| wildcard_match(pattern, place.namespace));
+            let labelled = |selector: &LabelSelector| {
+                place.labels.map_or(entry.enforce, |labels| selector.selects(labels))
+            };
+            named && entry.labels.as_ref().is_none_or(labelled)
         };
         self.overrides.iter().find(speaks).map(|entry| entry.enforce).or(self.own)
+    }
+
+    /// Whether it asks for the labels of namespaces.
+    pub(crate) fn asks_for_labels(&self) -> bool {
+        self.overrides.iter().any(|entry| entry.labels.is_some())
     }
 
     /// Whether it enforces in some namespace.

@@ -9,6 +9,7 @@ use countersign_site::{Mode, Site};
 use countersign_verdict::{Decision, Question, Tier, Verdict};
 use serde_json::Value;
 
+use crate::action::Place;
 use crate::load::{Body, Policy, Verify};
 use crate::respond::Response;
 use crate::run::Run;
@@ -186,6 +187,7 @@ impl Engine {
 
     /// Whether an Enforce rule could select a request of this kind, whatever its content.
     pub fn could_enforce(&self, kind: &str, namespace: &str) -> bool {
+        let place = Place { namespace, labels: None };
         self.site.mode == Mode::Enforce
             && self.policies.iter().any(|policy| {
                 policy.namespace.as_ref().is_none_or(|own| own == namespace)
@@ -193,10 +195,10 @@ impl Engine {
                         let enforces = match &rule.body {
                             Body::Mutate(_) => false,
                             Body::Validate(own) => {
-                                own.action.of(namespace).or(policy.action.of(namespace)).unwrap_or(false)
+                                own.action.of(place).or(policy.action.of(place)).unwrap_or(false)
                             }
                             Body::Verify(entries) => {
-                                entries.iter().any(|entry| entry.enforces(policy, namespace))
+                                entries.iter().any(|entry| entry.enforces(policy, place))
                             }
                             Body::Refused { enforce, .. } => *enforce,
                         };

@@ -10,7 +10,7 @@ use countersign_signature::Trust;
 use countersign_verdict::{Attestor, AttestorSet, Attestors, FailurePolicy, SignatureRepository};
 use serde_json::{Value, json};
 
-use crate::action::{Action, word_of, would_enforce};
+use crate::action::{Action, Place, word_of, would_enforce};
 use crate::conditions::Conditions;
 use crate::context::Entry;
 use crate::fields::{Fields, Notes, Refusal};
@@ -19,6 +19,17 @@ use crate::mutate::Step;
 use crate::selector::Selector;
 use crate::validate::Validate;
 use crate::{autogen, mutate};
+
+impl Policy {
+    /// Whether the labels of a namespace have a say in whether its rules enforce.
+    pub(crate) fn asks_for_labels(&self) -> bool {
+        let of_rule = |rule: &Rule| match &rule.body {
+            Body::Validate(own) => own.action.asks_for_labels(),
+            Body::Mutate(_) | Body::Verify(_) | Body::Refused { .. } => false,
+        };
+        self.action.asks_for_labels() || self.rules.iter().any(of_rule)
+    }
+}
 
 /// A policy that can be evaluated, in whole or in part.
 #[derive(Clone, Debug)]
@@ -82,8 +93,8 @@ pub(crate) struct Verify {
 
 impl Verify {
     /// Whether it enforces in this namespace.
-    pub(crate) fn enforces(&self, policy: &Policy, namespace: &str) -> bool {
-        self.action.or(policy.action.of(namespace)).unwrap_or(false)
+    pub(crate) fn enforces(&self, policy: &Policy, place: Place<'_>) -> bool {
+        self.action.or(policy.action.of(place)).unwrap_or(false)
     }
 }
 

@@ -11,8 +11,9 @@ use countersign_podsecurity::Exclusion;
 use countersign_reference::Reference;
 use countersign_site::ExceptionMode;
 use countersign_verdict::{Code, FailurePolicy, Outcome as Found, Tier, Verdict};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::action::Place;
 use crate::engine::Fact;
 use crate::images::{self};
 use crate::load::{Body, Policy, Rule, Verify};
@@ -45,6 +46,8 @@ pub(crate) struct Run<'a> {
     cases: Vec<Case<'a>>,
     /// Whether all but the cases is done: rounds that wait for verdicts look only at those.
     ready: bool,
+    /// The labels of the request's namespace, where a policy's action depends on them and they are known.
+    labels: Option<Value>,
 }
 
 /// One image under one entry of one rule.
@@ -86,7 +89,19 @@ impl<'a> Run<'a> {
     fn with(engine: &'a Engine, review: &'a Review, phase: Phase, tier: Tier, steps: usize) -> Self {
         let names = Names::new(engine, review, Fuel::new(steps));
         let (denials, warnings, responses, cases) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { engine, review, phase, tier, names, denials, warnings, responses, cases, ready: false }
+        Self {
+            engine,
+            review,
+            phase,
+            tier,
+            names,
+            denials,
+            warnings,
+            responses,
+            cases,
+            ready: false,
+            labels: None,
+        }
     }
 
     /// What is lacking, or the answer; after the answer there is no other.
@@ -133,6 +148,7 @@ impl<'a> Run<'a> {
     /// Everything that needs no verdict; what is lacking for it.
     fn begin(&mut self, facts: &Facts) -> Vec<Want> {
         let mut wants = Vec::new();
+        self.find_labels(facts, &mut wants);
         let deleted = self.review.operation == "DELETE" || self.review.object().is_null();
         if self.phase == Phase::Mutate && !deleted {
             self.mutate(facts, &mut wants);
@@ -152,6 +168,24 @@ impl<'a> Run<'a> {
             }
         }
         seen
+    }
+
+    /// The labels of the namespace, if a policy's action depends on them.
+    fn find_labels(&mut self, facts: &Facts, wants: &mut Vec<Want>) {
+        let name = &self.review.namespace;
+        if name.is_empty() || !self.engine.policies().iter().any(Policy::asks_for_labels) {
+            return;
+        }
+        let want = Want::Namespace { name: name.clone() };
+        match facts.get(&want) {
+            None => wants.push(want),
+            Some(Fact::Value(Ok(labels))) => self.labels = Some(labels.clone()),
+            Some(_) => {}
+        }
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place { namespace: &self.review.namespace, labels: self.labels.as_ref() }
     }
 
     /// Every rule of every policy that speaks of the namespace, in order.
@@ -328,7 +362,7 @@ impl<'a> Run<'a> {
             {
                 continue;
             }
-            let action = own.action.of(&self.review.namespace).or(policy.action.of(&self.review.namespace));
+            let action = own.action.of(self.place()).or(policy.action.of(self.place()));
             let enforce = self.engine.enforces(action.unwrap_or(false));
             let answer = match self.enter(policy, rule, facts, wants) {
                 Begun::Not | Begun::Lacking => continue,
@@ -504,7 +538,7 @@ impl<'a> Run<'a> {
     }
 
     fn enforces(&self, policy: &Policy, entry: &Verify) -> bool {
-        self.engine.enforces(entry.enforces(policy, &self.review.namespace))
+        self.engine.enforces(entry.enforces(policy, self.place()))
     }
 }
 

@@ -37,7 +37,7 @@ enum Who {
 
 /// A label selector, with wildcards in keys and values of `matchLabels`.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct LabelSelector {
+pub(crate) struct LabelSelector {
     labels: Vec<(String, String)>,
     expressions: Vec<(String, Operator, Vec<String>)>,
 }
@@ -317,7 +317,7 @@ impl Who {
 }
 
 impl LabelSelector {
-    fn read(value: Option<&Value>, path: &str, notes: &mut Notes) -> Option<Self> {
+    pub(crate) fn read(value: Option<&Value>, path: &str, notes: &mut Notes) -> Option<Self> {
         let mut fields = Fields::of(value?, path, notes);
         let mut selector = Self { labels: fields.strings("matchLabels", notes), expressions: Vec::new() };
         for (index, expression) in fields.list("matchExpressions", notes).iter().enumerate() {
@@ -347,7 +347,7 @@ impl LabelSelector {
         Some(selector)
     }
 
-    fn selects(&self, labels: &Value) -> bool {
+    pub(crate) fn selects(&self, labels: &Value) -> bool {
         let holds = |(key, operator, values): &(String, Operator, Vec<String>)| {
             let value = labels[key].as_str();
             let inside = value.is_some_and(|value| values.iter().any(|wanted| wanted == value));

@@ -114,7 +114,7 @@ fn what_cannot_be_read_of_an_action_lets_nothing_go() {
         DENY.replace("Enforce\n", &format!("Enforce\n  validationFailureActionOverrides: [{list}]\n"))
     };
     for policy in [
-        overridden("{ action: Audit, namespaceSelector: { matchLabels: { env: dev } } }"),
+        overridden("{ action: Audit, namespaceSelector: {} }"),
         overridden("{ action: Audit, namespaces: [1] }"),
         // A rule that cannot be loaded, and enforces in one namespace.
         DENY.replace("Enforce\n", "Audit\n").replace(

@@ -2,6 +2,19 @@
 
 use super::world::{Case, DENY, PODS, Row, World, enforced, if_marked, pod, policy, row};
 
+/// A label selector: the field, what selects the labels of the pod and its namespace, and what does not.
+fn labels() -> [(&'static str, String, &'static str, &'static str); 4] {
+    let expression = |key: &str, operator: &str, values: &str| {
+        format!("{{ matchExpressions: [{{ key: {key}, operator: {operator}, values: {values} }}] }}")
+    };
+    [
+        ("matchLabels", "{ matchLabels: @ }".to_owned(), "{ app: db }", "{ app: web }"),
+        ("matchExpressions.key", expression("@", "In", "[prod]"), "env", "app"),
+        ("matchExpressions.operator", expression("env", "@", "[prod]"), "In", "NotIn"),
+        ("matchExpressions.values", expression("env", "In", "@"), "[prod, test]", "[test]"),
+    ]
+}
+
 /// The blocks of `match` and `exclude`, in all places.
 pub(super) fn blocks() -> Vec<Row> {
     // The field in a block; what selects the pod, and what does not.
@@ -30,17 +43,10 @@ pub(super) fn blocks() -> Vec<Row> {
     ];
     let mut rows = Vec::new();
     let selectors = ["selector", "namespaceSelector"].into_iter().flat_map(|name| {
-        let with = |what: &str| format!("resources: {{ kinds: [Pod], {name}: {{ {what} }} }}");
-        let expression = |key: &str, operator: &str, values: &str| {
-            with(&format!("matchExpressions: [{{ key: {key}, operator: {operator}, values: {values} }}]"))
-        };
-        let field = |field: &str| format!("resources.{name}.{field}");
-        [
-            (field("matchLabels"), with("matchLabels: @"), "{ app: db }", "{ app: web }"),
-            (field("matchExpressions.key"), expression("@", "In", "[prod]"), "env", "app"),
-            (field("matchExpressions.operator"), expression("env", "@", "[prod]"), "In", "NotIn"),
-            (field("matchExpressions.values"), expression("env", "In", "@"), "[prod, test]", "[test]"),
-        ]
+        labels().map(|(field, selector, selects, not)| {
+            let block = format!("resources: {{ kinds: [Pod], {name}: {selector} }}");
+            (format!("resources.{name}.{field}"), block, selects, not)
+        })
     });
     let attributes =
         attributes.map(|(field, block, selects, not)| (field.to_owned(), block.to_owned(), selects, not));
@@ -337,6 +343,12 @@ pub(super) fn validations() -> Vec<Row> {
             "['false']",
         ),
     ];
+    for (field, selector, selects, not) in labels() {
+        let body = format!(
+            "{{ failureAction: Audit, failureActionOverrides: [{{ action: Enforce, namespaceSelector: {selector} }}], deny: {{}} }}"
+        );
+        rows.push(rule(&format!("failureActionOverrides.namespaceSelector.{field}"), &body, not, selects));
+    }
     // The object was as wrong before.
     let update = || Case { operation: "UPDATE", old: pod() };
     rows.push(Row {
@@ -356,7 +368,7 @@ pub(super) fn specs() -> Vec<Row> {
         "{PODS}\nvalidate: {{ deny: {{ conditions: {{ any: [{{ key: '{{{{ divide(`1`, `0`) }}}}', operator: Equals, value: x }}] }} }} }}"
     );
     let passes = format!("{PODS}\nvalidate: {{ pattern: {{ kind: Pod }} }}");
-    vec![
+    let mut rows = vec![
         spec("admission", "validationFailureAction: Enforce\n  admission: @", &[&deny], "false", "true"),
         spec(
             "applyRules",
@@ -387,7 +399,15 @@ pub(super) fn specs() -> Vec<Row> {
             "[other]",
             "[apps]",
         ),
-    ]
+    ];
+    for (field, selector, selects, not) in labels() {
+        let body = format!(
+            "validationFailureActionOverrides: [{{ action: Enforce, namespaceSelector: {selector} }}]"
+        );
+        let field = format!("validationFailureActionOverrides.namespaceSelector.{field}");
+        rows.push(spec(&field, &body, &[&deny], not, selects));
+    }
+    rows
 }
 
 /// What `verifyImages` asks.
