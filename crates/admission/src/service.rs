@@ -28,6 +28,9 @@ use crate::wire::{Answer, Envelope};
 /// What is kept of the API server's own time for its side.
 const MARGIN: Duration = Duration::from_secs(2);
 
+/// Bytes of what the decision log says of one rule.
+const MAX_SUMMARY: usize = 2048;
+
 /// How long a verdict may take that nobody waits for.
 const BACKGROUND_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -184,7 +187,7 @@ impl<A: Answers> Service<A> {
         let begun = Instant::now();
         // The tier is the caller's word; that the namespace belongs to it is ours to check.
         let tier = if self.engine.is_bootstrap(&review.namespace) { tier } else { Tier::Fail };
-        let fallback = (review.kind.clone(), review.namespace.clone());
+        let fallback = without_objects(&review);
         let answer = match self.slots.try_acquire() {
             Err(_) => self.unable("too many reviews at a time", &fallback, tier),
             Ok(_slot) => {
@@ -203,9 +206,9 @@ impl<A: Answers> Service<A> {
     }
 
     /// What happens when a review could not be evaluated.
-    fn unable(&self, why: &str, (kind, namespace): &(String, String), tier: Tier) -> Answer {
+    fn unable(&self, why: &str, review: &Review, tier: Tier) -> Answer {
         let message = format!("Countersign could not judge this request: {why}");
-        let deny = tier == Tier::Fail && self.engine.could_enforce(kind, namespace);
+        let deny = tier == Tier::Fail && self.engine.could_enforce(review);
         let (denials, warnings) = if deny { (vec![message], vec![]) } else { (vec![], vec![message]) };
         Answer { denials, warnings, patch: None }
     }
@@ -224,7 +227,7 @@ impl<A: Answers> Service<A> {
             Ok(outcome) => outcome,
             // `Refused`: the tier makes no difference.
             Err(error) => {
-                return self.unable(&error.to_string(), &(review.kind, review.namespace), Tier::Fail);
+                return self.unable(&error.to_string(), &review, Tier::Fail);
             }
         };
         let subject = Arc::new(Subject::of(&review));
@@ -274,6 +277,9 @@ impl<A: Answers> Service<A> {
             of_object && matches!(response.status, Status::Fail | Status::Error)
         });
         for Response { policy, rule, status, message, enforce, denies, .. } in broken {
+            // What a rule says may repeat what the object has.
+            let message = if subject.kind == "Secret" { "it is not shown" } else { message };
+            let message = &message[..message.floor_char_boundary(MAX_SUMMARY)];
             tracing::info!(
                 target: "decision",
                 policy,
@@ -355,6 +361,13 @@ impl<A: Answers> Service<A> {
             service.background.lock().unwrap_or_else(PoisonError::into_inner).remove(&question);
         });
     }
+}
+
+/// A review, as far as it says what is asked about.
+fn without_objects(review: &Review) -> Review {
+    let fields = ["uid", "kind", "resource", "subResource", "operation", "namespace", "name"];
+    let said = fields.map(|field| (field.to_owned(), review.request[field].clone()));
+    Review::of(said.into_iter().collect::<serde_json::Map<_, _>>().into())
 }
 
 /// What it is about.

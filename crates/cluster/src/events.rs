@@ -102,7 +102,10 @@ async fn publish(
             type_: Some("Warning".to_owned()),
             ..Event::default()
         };
-        let api: Api<Event> = Api::namespaced(client.clone(), &about.namespace);
+        // Events of what is of no namespace are there.
+        let of_none = about.namespace.is_empty() || about.kind == "Namespace";
+        let namespace = if of_none { "default" } else { &about.namespace };
+        let api: Api<Event> = Api::namespaced(client.clone(), namespace);
         if let Err(error) = api.create(&PostParams::default(), &event).await {
             tracing::debug!(%error, "an event could not be written");
         }

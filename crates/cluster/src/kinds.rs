@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use countersign_policy::Interest;
+use countersign_policy::{CONNECTIONS, Interest};
 use kube::Client;
 use kube::discovery::{ApiCapabilities, ApiResource, Discovery, Scope};
 use serde_json::{Value, json};
@@ -25,8 +25,9 @@ const NEVER: [&str; 7] = [
 /// The same within the core group.
 const NEVER_OF_CORE: [&str; 3] = ["bindings", "componentstatuses", "events"];
 /// What is written all the time: it is asked about where a policy names it, and by no wildcard.
-const BUSY: [(&str, &str); 3] =
-    [("", "endpoints"), ("", "nodes/status"), ("discovery.k8s.io", "endpointslices")];
+const BUSY: [(&str, &str); 2] = [("", "endpoints"), ("discovery.k8s.io", "endpointslices")];
+/// The same of parts: nodes say how they are, are drained, and give pods their tokens.
+const BUSY_PARTS: [&str; 4] = ["eviction", "finalize", "status", "token"];
 /// Verbs of resources that can be written.
 const WRITES: [&str; 4] = ["create", "update", "patch", "delete"];
 
@@ -38,10 +39,10 @@ struct Resource {
     /// `deployments`, `deployments/scale`.
     name: String,
     kind: String,
-    /// Group, version and kind of a part, which may be others than those of the whole.
-    part: Option<(String, String, String)>,
+    /// The kind that a part is asked for as, which may be another than that of the whole.
+    part: Option<String>,
     namespaced: bool,
-    /// Whether clients are led to this version of it.
+    /// Whether this is the version of it that clients are led to.
     preferred: bool,
 }
 
@@ -56,6 +57,12 @@ pub struct Rules {
     pub(crate) validating: Tiers,
     /// Kinds that no resource is known for.
     pub unknown: BTreeSet<String>,
+}
+
+impl Rules {
+    pub(crate) fn of(&self, mutating: bool) -> &Tiers {
+        if mutating { &self.mutating } else { &self.validating }
+    }
 }
 
 /// Rules of webhook configurations.
@@ -81,10 +88,14 @@ impl Kinds {
         };
         let mut found = Vec::new();
         for group in discovery.groups_alphabetical() {
-            let preferred = group.preferred_version_or_latest().to_owned();
-            for version in group.versions() {
+            // A resource is not in every version of its group: the first that has it is the one.
+            let first = group.preferred_version_or_latest();
+            let versions = std::iter::once(first).chain(group.versions().filter(|version| *version != first));
+            let mut seen = BTreeSet::new();
+            for version in versions {
                 for (resource, capabilities) in group.versioned_resources(version) {
-                    found.extend(of_resource(&resource, &capabilities, version == preferred));
+                    let preferred = seen.insert(resource.plural.clone());
+                    found.extend(of_resource(&resource, &capabilities, preferred));
                 }
             }
         }
@@ -97,13 +108,33 @@ impl Kinds {
         // Of each tier: what, and for which operations.
         let mut strict: [Wanted<'_>; 2] = Default::default();
         let mut lenient: [Wanted<'_>; 2] = Default::default();
+        // Where a policy names a version, that is the one: the API server brings the others to it.
+        let mut pinned: BTreeSet<(&str, &str)> = BTreeSet::new();
+        for interest in interests.iter().filter(|interest| !interest.version.contains('*')) {
+            pinned.extend(self.of(interest).into_iter().map(|resource| (&*resource.group, &*resource.name)));
+        }
         for interest in interests {
-            let resources = self.of(interest);
+            let mut resources = self.of(interest);
             if resources.is_empty() {
                 rules.unknown.insert(shown(interest));
             }
+            if interest.version.contains('*') {
+                let named = |resource: &&Resource| pinned.contains(&(&*resource.group, &*resource.name));
+                let others = resources.iter().copied().filter(named).flat_map(|resource| {
+                    let same =
+                        |other: &&Resource| other.group == resource.group && other.name == resource.name;
+                    self.0.iter().filter(same).filter(|other| {
+                        interests.iter().any(|by| !by.version.contains('*') && is_by(by, other))
+                    })
+                });
+                let others: Vec<&Resource> = others.collect();
+                resources.retain(|resource| !named(resource));
+                resources.extend(others);
+            }
             for resource in resources {
-                if is_of_pods(resource, interest.operation) {
+                // A connection is no creation, and nothing else is a connection.
+                let connects = CONNECTIONS.contains(&resource.part_name());
+                if is_of_pods(resource, interest.operation) || connects != (interest.operation == "CONNECT") {
                     continue;
                 }
                 let is_lenient = interest.lenient
@@ -130,21 +161,34 @@ impl Kinds {
     /// The resources that an interest is in, each in one version: where it names none, in the one that
     /// clients are led to, which the API server brings others to.
     fn of(&self, interest: &Interest) -> Vec<&Resource> {
-        let wildcard = interest.kind.contains(['*', '?']);
+        let by_wildcard = interest.kind.contains(['*', '?']) || interest.subresource.contains(['*', '?']);
         let is_meant = |resource: &&Resource| {
-            let part = resource.name.split_once('/').map_or("", |(_, part)| part);
-            let own = interest.is_in(&resource.group, &resource.version, &resource.kind, part);
-            let as_part = resource
-                .part
-                .as_ref()
-                .is_some_and(|(group, version, kind)| interest.is_in(group, version, kind, part));
-            let named = (resource.group.as_str(), resource.name.as_str());
-            (own || as_part)
+            is_by(interest, resource)
                 && (resource.preferred || !interest.version.contains('*'))
-                && !(wildcard && BUSY.contains(&named))
+                && !(by_wildcard && resource.is_busy())
         };
         self.0.iter().filter(is_meant).collect()
     }
+}
+
+impl Resource {
+    /// The name of a part, or nothing.
+    fn part_name(&self) -> &str {
+        self.name.split_once('/').map_or("", |(_, part)| part)
+    }
+
+    /// Whether it is written all the time, or must be, whoever is away.
+    fn is_busy(&self) -> bool {
+        BUSY.contains(&(self.group.as_str(), self.name.as_str())) || BUSY_PARTS.contains(&self.part_name())
+    }
+}
+
+/// Whether an interest is in a resource, whichever version clients are led to.
+fn is_by(interest: &Interest, resource: &Resource) -> bool {
+    let part = resource.part_name();
+    let as_part = |kind: &String| interest.is_in_part(kind, part);
+    interest.is_in(&resource.group, &resource.version, &resource.kind, part)
+        || resource.part.as_ref().is_some_and(as_part)
 }
 
 type Wanted<'a> = BTreeMap<&'a Resource, BTreeSet<&'static str>>;
@@ -168,10 +212,8 @@ fn of_resource(resource: &ApiResource, capabilities: &ApiCapabilities, preferred
     };
     let whole = of(resource.plural.clone(), None);
     let parts = capabilities.subresources.iter().filter(|(part, _)| part.plural != "binding");
-    let parts = parts.map(|(part, _)| {
-        let kind = (part.group.clone(), part.version.clone(), part.kind.clone());
-        of(format!("{}/{}", resource.plural, part.plural), Some(kind))
-    });
+    let parts =
+        parts.map(|(part, _)| of(format!("{}/{}", resource.plural, part.plural), Some(part.kind.clone())));
     std::iter::once(whole).chain(parts).collect()
 }
 
@@ -225,19 +267,15 @@ mod tests {
             namespaced,
             preferred,
         };
-        let exec = ("", "v1", "PodExecOptions");
-        let scale = ("autoscaling", "v1", "Scale");
-        let of = |(group, version, kind): (&str, &str, &str), resource: Resource| Resource {
-            part: Some((group.to_owned(), version.to_owned(), kind.to_owned())),
-            ..resource
-        };
+        let of = |kind: &str, resource: Resource| Resource { part: Some(kind.to_owned()), ..resource };
         Kinds(vec![
             resource("", "v1", "pods", "Pod", true, true),
-            of(exec, resource("", "v1", "pods/exec", "Pod", true, true)),
+            of("PodExecOptions", resource("", "v1", "pods/exec", "Pod", true, true)),
+            of("Pod", resource("", "v1", "pods/status", "Pod", true, true)),
             resource("", "v1", "endpoints", "Endpoints", true, true),
             resource("", "v1", "namespaces", "Namespace", false, true),
             resource("apps", "v1", "deployments", "Deployment", true, true),
-            of(scale, resource("apps", "v1", "deployments/scale", "Deployment", true, true)),
+            of("Scale", resource("apps", "v1", "deployments/scale", "Deployment", true, true)),
             resource("example.org", "v1", "widgets", "Widget", true, true),
             resource("example.org", "v1beta1", "widgets", "Widget", true, false),
         ])
@@ -287,7 +325,8 @@ mod tests {
         assert_eq!(names(&rules.mutating.lenient), ["v1 deployments [\"UPDATE\"]"]);
         assert_eq!(
             names(&rules.validating.strict),
-            ["v1 deployments [\"CREATE\"]", "v1 widgets [\"CREATE\"]", "v1beta1 widgets [\"CREATE\"]"]
+            // A version that a policy names is the one that all are brought to.
+            ["v1 deployments [\"CREATE\"]", "v1beta1 widgets [\"CREATE\"]"]
         );
         assert_eq!(
             names(&rules.validating.lenient),
@@ -306,6 +345,15 @@ mod tests {
         );
         assert_eq!(names(&of("*.scale").validating.strict), ["v1 deployments/scale [\"CREATE\"]"]);
         assert_eq!(names(&of("Scale.scale").validating.strict), ["v1 deployments/scale [\"CREATE\"]"]);
+        assert_eq!(
+            names(&of("autoscaling/v1/Scale.scale").validating.strict),
+            ["v1 deployments/scale [\"CREATE\"]"]
+        );
+        let connections = kinds().rules(
+            &[interest("Pod.*", "CONNECT", false, false), interest("Pod.*", "CREATE", false, false)].into(),
+        );
+        assert_eq!(names(&connections.validating.lenient), ["v1 pods/exec [\"CONNECT\"]"]);
+        assert_eq!(names(&connections.validating.strict), Vec::<String>::new());
         assert_eq!(names(&of("Endpoints").validating.strict), ["v1 endpoints [\"CREATE\"]"]);
     }
 }

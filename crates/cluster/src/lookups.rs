@@ -23,15 +23,40 @@ use crate::objects::follow;
 
 /// How long what a ConfigMap says is used before it is read again.
 const HELD: Duration = Duration::from_secs(5);
-/// ConfigMaps that are held.
-const MOST_HELD: usize = 1024;
+/// Bytes of ConfigMaps that are held.
+const MOST_HELD: usize = 8 << 20;
 
 /// Answers them. Errors are words for whoever made the request.
 pub struct Lookups {
     client: Client,
     namespaces: OnceLock<Followed<Namespace>>,
     bindings: OnceLock<(Followed<RoleBinding>, Followed<ClusterRoleBinding>)>,
-    held: Mutex<HashMap<(String, String), (Instant, Value)>>,
+    held: Mutex<Held>,
+}
+
+/// ConfigMaps by namespace and name, each with its size and when it was read.
+#[derive(Default)]
+struct Held {
+    maps: HashMap<(String, String), (Instant, usize, Value)>,
+    bytes: usize,
+}
+
+impl Held {
+    fn get(&self, key: &(String, String)) -> Option<Value> {
+        let (read, _, value) = self.maps.get(key)?;
+        (read.elapsed() < HELD).then(|| value.clone())
+    }
+
+    /// Holds one more, where there is room: what is over goes first.
+    fn hold(&mut self, key: (String, String), value: Value) {
+        self.maps.retain(|_, (read, _, _)| read.elapsed() < HELD);
+        self.bytes = self.maps.values().map(|(_, bytes, _)| bytes).sum();
+        let bytes = value.to_string().len();
+        if self.bytes + bytes <= MOST_HELD {
+            self.bytes += bytes;
+            self.maps.insert(key, (Instant::now(), bytes, value));
+        }
+    }
 }
 
 /// A kind that is followed for as long as this lives.
@@ -62,8 +87,8 @@ impl Lookups {
     pub async fn config_map(&self, namespace: &str, name: &str) -> Result<Value, String> {
         let key = (namespace.to_owned(), name.to_owned());
         let lock = || self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, found)) = lock().get(&key).filter(|(read, _)| read.elapsed() < HELD) {
-            return Ok(found.clone());
+        if let Some(found) = lock().get(&key) {
+            return Ok(found);
         }
         let what = format!("ConfigMap `{namespace}/{name}`");
         let found = Api::<ConfigMap>::namespaced(self.client.clone(), namespace).get_opt(name).await;
@@ -71,11 +96,7 @@ impl Lookups {
         let mut found = found.ok_or_else(|| format!("there is no {what}"))?;
         found.metadata.managed_fields = None;
         let value = json!({ "data": found.data.unwrap_or_default(), "metadata": found.metadata });
-        let mut held = lock();
-        if held.len() >= MOST_HELD {
-            held.clear();
-        }
-        held.insert(key, (Instant::now(), value.clone()));
+        lock().hold(key, value.clone());
         Ok(value)
     }
 
@@ -194,6 +215,22 @@ fn nobody() -> Arc<watch::Sender<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn config_maps_are_held_for_a_moment_and_within_a_bound() {
+        let key = |number: usize| ("apps".to_owned(), format!("map-{number}"));
+        let mut held = Held::default();
+        let large = json!({ "data": { "x": "x".repeat(1 << 20) } });
+        for number in 0..20 {
+            held.hold(key(number), large.clone());
+        }
+        let known = |held: &Held| (0..20).filter(|number| held.get(&key(*number)).is_some()).count();
+        assert_eq!(known(&held), 7);
+        tokio::time::advance(HELD).await;
+        assert_eq!(known(&held), 0);
+        held.hold(key(0), large);
+        assert_eq!((known(&held), held.maps.len()), (1, 1));
+    }
 
     #[test]
     fn a_user_has_the_roles_of_bindings_that_speak_of_him() {

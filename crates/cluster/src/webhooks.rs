@@ -84,8 +84,8 @@ pub struct Configured<'a> {
     pub authorities: &'a str,
     /// Namespaces that must come up whatever is away.
     pub bootstrap: &'a BTreeSet<String>,
-    /// What is asked about besides pods.
-    pub rules: &'a Rules,
+    /// What is asked about besides pods; `None` while that cannot be seen: what is registered stays.
+    pub rules: Option<&'a Rules>,
 }
 
 /// Registers, restores and removes them.
@@ -151,8 +151,14 @@ impl Webhooks {
         let mut done = false;
         let mut answers = None;
         for (kind, api) in configurations(&self.client) {
-            let wanted = wanted(kind, target, &self.installation.namespace, configured);
-            match api.get_opt(CONFIGURATION).await? {
+            let found = api.get_opt(CONFIGURATION).await?;
+            let tiers = match (configured.rules, &found) {
+                (Some(rules), _) => rules.of(kind == Kind::Mutating).clone(),
+                (None, Some(found)) => registered(&found.data["webhooks"]),
+                (None, None) => Tiers::default(),
+            };
+            let wanted = wanted(kind, target, &self.installation.namespace, configured, &tiers);
+            match found {
                 Some(found) if found.data["webhooks"] == wanted => {}
                 Some(mut found) => {
                     found.data["webhooks"] = wanted;
@@ -412,9 +418,14 @@ impl Kind {
 ///                                        no namespace
 /// ignore    the bootstrap namespaces     all of it                                      Ignore
 /// ```
-fn wanted(kind: Kind, target: &Target, namespace: &str, configured: Configured<'_>) -> Value {
-    let Configured { authorities, bootstrap, rules } = configured;
-    let Tiers { strict, lenient } = if kind == Kind::Mutating { &rules.mutating } else { &rules.validating };
+fn wanted(
+    kind: Kind,
+    target: &Target,
+    namespace: &str,
+    configured: Configured<'_>,
+    Tiers { strict, lenient }: &Tiers,
+) -> Value {
+    let Configured { authorities, bootstrap, .. } = configured;
     // Its own pods must start without it: the scanner and the evidence cover them.
     let bootstrap: Vec<&str> =
         bootstrap.iter().map(String::as_str).filter(|name| *name != namespace).collect();
@@ -447,6 +458,17 @@ fn wanted(kind: Kind, target: &Target, namespace: &str, configured: Configured<'
         webhooks.push(one("ignore", "ignore", "Ignore", ("In", &bootstrap), with(&all)));
     }
     Value::Array(webhooks)
+}
+
+/// What webhooks are asked about besides pods, as they are registered.
+fn registered(webhooks: &Value) -> Tiers {
+    let rules = |name: &str| -> Vec<Value> {
+        let mut all = webhooks.as_array().into_iter().flatten();
+        let is = |webhook: &&Value| webhook["name"].as_str().is_some_and(|own| own.starts_with(name));
+        let rules = all.find(is).and_then(|webhook| webhook["rules"].as_array()).into_iter().flatten();
+        rules.filter(|rule| !pods().contains(rule)).cloned().collect()
+    };
+    Tiers { strict: rules("fail."), lenient: rules("lenient.") }
 }
 
 /// Pods are asked about in any case.
@@ -513,10 +535,9 @@ mod tests {
     fn every_namespace_but_its_own_is_of_one_tier() {
         let bootstrap = ["kube-system", "nexus", "countersign"].map(str::to_owned).into();
         let target = Target::Service { name: "countersign".to_owned(), port: 443 };
-        let rules = Rules::default();
         for kind in [Kind::Mutating, Kind::Validating] {
-            let configured = Configured { authorities: "pem", bootstrap: &bootstrap, rules: &rules };
-            let webhooks = wanted(kind, &target, "countersign", configured);
+            let configured = Configured { authorities: "pem", bootstrap: &bootstrap, rules: None };
+            let webhooks = wanted(kind, &target, "countersign", configured, &Tiers::default());
             let selects = |index: usize, namespace: &str| {
                 let expression = &webhooks[index]["namespaceSelector"]["matchExpressions"][0];
                 let named = expression["values"].as_array().unwrap().contains(&json!(namespace));
@@ -531,8 +552,11 @@ mod tests {
             assert_eq!(webhooks[1]["failurePolicy"], "Ignore");
         }
         let none = BTreeSet::new();
-        let configured = Configured { authorities: "pem", bootstrap: &none, rules: &rules };
-        let count = wanted(Kind::Mutating, &target, "countersign", configured).as_array().unwrap().len();
+        let configured = Configured { authorities: "pem", bootstrap: &none, rules: None };
+        let count = wanted(Kind::Mutating, &target, "countersign", configured, &Tiers::default())
+            .as_array()
+            .unwrap()
+            .len();
         assert_eq!(count, 1);
     }
 
@@ -542,11 +566,11 @@ mod tests {
         let (jobs, scale) = (rule(&["jobs"], "Namespaced"), rule(&["deployments/scale"], "Namespaced"));
         let cluster = rule(&["namespaces", "nodes"], "Cluster");
         let tiers = Tiers { strict: vec![jobs], lenient: vec![scale, cluster] };
-        let rules = Rules { validating: tiers, ..Rules::default() };
         let bootstrap = BTreeSet::from(["kube-system".to_owned()]);
         let target = Target::Url("https://127.0.0.1:1".to_owned());
-        let configured = Configured { authorities: "pem", bootstrap: &bootstrap, rules: &rules };
-        let webhooks = wanted(Kind::Validating, &target, "countersign", configured);
+        let configured = Configured { authorities: "pem", bootstrap: &bootstrap, rules: None };
+        let webhooks = wanted(Kind::Validating, &target, "countersign", configured, &tiers);
+        assert_eq!(registered(&webhooks), tiers, "what is registered can stay as it is");
         let shown: Vec<String> = webhooks
             .as_array()
             .unwrap()

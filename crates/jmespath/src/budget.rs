@@ -30,8 +30,10 @@ impl Budget {
 
     /// Takes steps.
     pub(crate) fn work(&mut self, steps: usize) -> Result<(), Error> {
-        self.steps = self.steps.checked_sub(steps).ok_or(Error::Limit("too much work"))?;
-        Ok(())
+        let left = self.steps.checked_sub(steps);
+        // Who wants more than there is has had all of it.
+        self.steps = left.unwrap_or_default();
+        left.map(|_| ()).ok_or(Error::Limit("too much work"))
     }
 
     /// Takes the steps of reading so many bytes.

@@ -78,6 +78,12 @@ impl Action {
         self.overrides.iter().any(|entry| entry.labels.is_some())
     }
 
+    /// Whether a rule that says this enforces in some namespace, in a policy that says the other.
+    pub(crate) fn may_enforce(&self, policy: &Self) -> bool {
+        let own = self.own.unwrap_or_else(|| policy.somewhere() == Some(true));
+        own || self.overrides.iter().any(|entry| entry.enforce)
+    }
+
     /// Whether it enforces in some namespace.
     pub(crate) fn somewhere(&self) -> Option<bool> {
         let any = self.overrides.iter().any(|entry| entry.enforce);

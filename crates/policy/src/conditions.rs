@@ -111,13 +111,24 @@ impl Condition {
             other => other,
         };
         let (key, value) = (fill(&self.key)?, fill(&self.value)?);
-        // Each of the one is held against each of the other.
-        let items = |value: &Value| value.as_array().map_or(1, Vec::len);
         if let Some(fuel) = scope.fuel() {
-            fuel.spend(items(&key).saturating_mul(items(&value)))?;
+            fuel.spend(cost(&key, &value))?;
         }
         Ok(self.operator.holds(&key, &value))
     }
+}
+
+/// The steps of holding each of the one against each of the other, letter by letter: a wildcard may make
+/// it do so.
+fn cost(key: &Value, value: &Value) -> usize {
+    let items = |value: &Value| value.as_array().map_or(1, Vec::len);
+    let letters = |value: &Value| match value {
+        Value::Array(list) => list.iter().filter_map(Value::as_str).map(str::len).sum(),
+        Value::String(text) => text.len(),
+        _ => 0_usize,
+    };
+    let pairs = items(key).saturating_mul(items(value));
+    pairs.saturating_add(letters(key).saturating_mul(letters(value)) / 64)
 }
 
 /// The messages of those that did, or did not, hold.

@@ -99,7 +99,7 @@ impl Entry {
     }
 
     /// Brings it into scope. What a test has given stays.
-    pub(crate) fn load(
+    fn load(
         &self,
         names: &mut Names<'_>,
         facts: &Facts,
@@ -136,6 +136,7 @@ impl Entry {
                         return Err(Error::Missing(self.name.clone()));
                     }
                     Some(Fact::Value(Ok(map))) => {
+                        names.fuel().copy(map)?;
                         json!({ "data": map["data"], "metadata": map["metadata"] })
                     }
                     Some(Fact::Value(Err(why))) => {
@@ -162,6 +163,29 @@ fn is_object_name(text: &str) -> bool {
         !part.is_empty() && !ends && part.bytes().all(known)
     };
     text.len() <= 253 && text.split('.').all(part)
+}
+
+/// Brings all of them into scope. Where something is lacking it goes on: what the others need is asked for
+/// at once.
+pub(crate) fn load(
+    entries: &[Entry],
+    names: &mut Names<'_>,
+    facts: &Facts,
+    wants: &mut Vec<Want>,
+    own: Option<&str>,
+) -> Result<(), Error> {
+    let mut lacking = None;
+    for entry in entries {
+        match entry.load(names, facts, wants, own) {
+            Err(error @ Error::Missing(_)) => {
+                lacking.get_or_insert(error);
+            }
+            // It may speak of what is lacking.
+            Err(error) if lacking.is_none() => return Err(error),
+            _ => {}
+        }
+    }
+    lacking.map_or(Ok(()), Err)
 }
 
 fn template(value: Option<&Value>, path: &str, notes: &mut Notes) -> Option<Template> {

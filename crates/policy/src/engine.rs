@@ -10,7 +10,7 @@ use countersign_verdict::{Decision, Question, Tier, Verdict};
 use serde_json::Value;
 
 use crate::action::Place;
-use crate::load::{Body, Policy, Verify};
+use crate::load::{Body, Policy, Rule, Verify};
 use crate::respond::Response;
 use crate::run::Run;
 use crate::{Exception, Review};
@@ -162,9 +162,10 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Policies are evaluated in the order of their names.
+    /// Policies are evaluated in the order of their names, those of the cluster first: what one of a
+    /// namespace takes of the steps for a request is taken from none of them.
     pub fn new(mut policies: Vec<Policy>, site: Arc<Site>) -> Self {
-        policies.sort_by(|a, b| a.name.cmp(&b.name));
+        policies.sort_by(|a, b| (a.namespace.is_some(), &a.name).cmp(&(b.namespace.is_some(), &b.name)));
         Self { policies, exceptions: Vec::new(), site }
     }
 
@@ -185,26 +186,24 @@ impl Engine {
         &self.policies
     }
 
-    /// Whether an Enforce rule could select a request of this kind, whatever its content.
-    pub fn could_enforce(&self, kind: &str, namespace: &str) -> bool {
-        let place = Place { namespace, labels: None };
+    /// Whether an Enforce rule could select this request, whatever the object says. Of a review its
+    /// `request` without objects is enough.
+    pub fn could_enforce(&self, review: &Review) -> bool {
+        let place = Place { namespace: &review.namespace, labels: None };
+        let enforces = |policy: &Policy, rule: &Rule| match &rule.body {
+            Body::Mutate(_) => false,
+            Body::Validate(own) => own.action.of(place).or(policy.action.of(place)).unwrap_or(false),
+            Body::Verify(entries) => entries.iter().any(|entry| entry.enforces(policy, place)),
+            Body::Refused { enforce, .. } => *enforce,
+        };
+        let selects =
+            |policy: &Policy, rule: &Rule| enforces(policy, rule) && rule.select.could_select(review);
         self.site.mode == Mode::Enforce
-            && self.policies.iter().any(|policy| {
-                policy.namespace.as_ref().is_none_or(|own| own == namespace)
-                    && policy.rules.iter().any(|rule| {
-                        let enforces = match &rule.body {
-                            Body::Mutate(_) => false,
-                            Body::Validate(own) => {
-                                own.action.of(place).or(policy.action.of(place)).unwrap_or(false)
-                            }
-                            Body::Verify(entries) => {
-                                entries.iter().any(|entry| entry.enforces(policy, place))
-                            }
-                            Body::Refused { enforce, .. } => *enforce,
-                        };
-                        enforces && rule.select.could_select(kind, namespace)
-                    })
-            })
+            && self
+                .policies
+                .iter()
+                .filter(|policy| policy.speaks_of(review))
+                .any(|policy| policy.rules.iter().any(|rule| selects(policy, rule)))
     }
 
     /// Evaluates a review with the facts there are.

@@ -11,8 +11,8 @@ use crate::kinds::KindPattern;
 use crate::load::{Body, Policy, Rule};
 use crate::template_pod::TEMPLATES;
 
-/// Requests that the API server carries through as connections.
-const CONNECTIONS: [&str; 4] = ["attach", "exec", "portforward", "proxy"];
+/// Parts of objects that the API server is asked to connect to.
+pub const CONNECTIONS: [&str; 4] = ["attach", "exec", "portforward", "proxy"];
 /// Requests that some rule may have something to say about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Interest {
@@ -34,6 +34,12 @@ pub struct Interest {
 }
 
 impl Interest {
+    /// Whether it is in a part that is asked for as an object of this kind. Which group and version that
+    /// is of is not known.
+    pub fn is_in_part(&self, kind: &str, subresource: &str) -> bool {
+        wildcard_match(&self.kind, kind) && wildcard_match(&self.subresource, subresource)
+    }
+
     /// Whether it is in objects of this kind, or in a part of one.
     pub fn is_in(&self, group: &str, version: &str, kind: &str, subresource: &str) -> bool {
         wildcard_match(&self.group, group)
@@ -79,24 +85,29 @@ impl Engine {
         let (mutates, enforces, deletions) = match &rule.body {
             Body::Mutate(_) => (true, true, false),
             Body::Validate(_) if !policy.admission => return,
-            Body::Validate(own) => (
-                false,
-                own.action.somewhere().or(policy.action.somewhere()) == Some(true),
-                !own.is_of_object(),
-            ),
+            Body::Validate(own) => (false, own.action.may_enforce(&policy.action), !own.is_of_object()),
             // Both webhooks are asked about pods in any case.
             Body::Verify(_) => return,
             Body::Refused { enforce, .. } => (false, *enforce, false),
         };
-        let lenient =
-            policy.failure_policy == FailurePolicy::Ignore || !enforces || self.site().mode == Mode::Audit;
+        // What one namespace wants keeps no other from anything.
+        let lenient = policy.failure_policy == FailurePolicy::Ignore
+            || policy.namespace.is_some()
+            || !enforces
+            || self.site().mode == Mode::Audit;
         for (kind, operations) in rule.select.interests() {
-            let known: &[&'static str] = if CONNECTIONS.contains(&kind.subresource.as_str()) {
-                &["CONNECT"]
-            } else if mutates || !deletions {
-                &["CREATE", "UPDATE"]
-            } else {
-                &["CREATE", "UPDATE", "DELETE"]
+            // It would not be judged: see `Policy::speaks_of`.
+            if policy.namespace.is_some() && kind.kind == "Namespace" {
+                continue;
+            }
+            let part = kind.subresource.as_str();
+            let known: &[&'static str] = match (mutates, deletions) {
+                _ if CONNECTIONS.contains(&part) => &["CONNECT"],
+                // What parts a wildcard means is not known here.
+                (false, true) if part.contains(['*', '?']) => &["CREATE", "UPDATE", "DELETE", "CONNECT"],
+                (false, false) if part.contains(['*', '?']) => &["CREATE", "UPDATE", "CONNECT"],
+                (false, true) => &["CREATE", "UPDATE", "DELETE"],
+                (true, _) | (false, false) => &["CREATE", "UPDATE"],
             };
             let named = |operation: &&&str| operations.contains(*operation);
             let wanted: Vec<&'static str> = if operations.is_empty() {

@@ -68,11 +68,13 @@ impl KindPattern {
                 && wildcard_match(&self.kind, kind)
         };
         // A part may be asked for as an object of another kind: `Pod/exec` comes as PodExecOptions.
-        let whole =
-            WHOLES.iter().find(|(of, _)| !subresource.is_empty() && *of == text("/resource/resource"));
-        let of_whole = |kind| is(text("/resource/group"), text("/resource/version"), kind);
-        (is(text("/kind/group"), text("/kind/version"), text("/kind/kind"))
-            || whole.is_some_and(|(_, kind)| of_whole(kind)))
+        let is_part = !subresource.is_empty();
+        let of_whole = is_part
+            && wildcard_match(&self.group, text("/resource/group"))
+            && wildcard_match(&self.version, text("/resource/version"))
+            && (wildcard_match(&self.kind, whole(text("/resource/resource")).unwrap_or_default())
+                || is_resource_of(text("/resource/resource"), &self.kind));
+        (is(text("/kind/group"), text("/kind/version"), text("/kind/kind")) || of_whole)
             && (added_later || wildcard_match(&self.subresource, subresource))
     }
 
@@ -81,6 +83,19 @@ impl KindPattern {
         wildcard_match(&self.kind, kind)
             && (self.subresource.is_empty() || self.subresource == "ephemeralcontainers")
     }
+}
+
+/// The kind that has parts of other kinds.
+fn whole(resource: &str) -> Option<&'static str> {
+    WHOLES.iter().find(|(of, _)| *of == resource).map(|(_, kind)| *kind)
+}
+
+/// Whether a resource has the name that kinds of custom resources usually give it.
+fn is_resource_of(resource: &str, kind: &str) -> bool {
+    let kind = kind.to_ascii_lowercase();
+    let is = |begin: &str, end: &str| resource.strip_prefix(begin).is_some_and(|rest| rest == end);
+    !kind.is_empty()
+        && (is(&kind, "s") || is(&kind, "es") || kind.strip_suffix('y').is_some_and(|kind| is(kind, "ies")))
 }
 
 /// `v1`, `v1beta2` or `*`.
@@ -114,6 +129,7 @@ mod tests {
         };
         let pod = request("", "v1", "Pod", "");
         let exec = of(("", "pods"), request("", "v1", "PodExecOptions", "exec"));
+        let rollout = of(("argoproj.io", "rollouts"), request("autoscaling", "v1", "Scale", "scale"));
         let deployment = request("apps", "v1", "Deployment", "");
         let scale = of(("apps", "deployments"), request("autoscaling", "v1", "Scale", "scale"));
         let later = request("", "v1", "Pod", "ephemeralcontainers");
@@ -137,6 +153,9 @@ mod tests {
             ("PodExecOptions/exec", &exec, true),
             ("apps/v1/Deployment/scale", &scale, true),
             ("StatefulSet/scale", &scale, false),
+            ("Rollout/scale", &rollout, true),
+            ("Roll/scale", &rollout, false),
+            ("*/scale", &rollout, true),
             ("Deployment", &scale, false),
             ("*/Pod", &pod, true),
             ("Pod/ephemeralcontainers", &later, true),

@@ -52,7 +52,7 @@ pub use engine::{Engine, Evaluation, Fact, Facts, Finding, MAX_IMAGES, Outcome, 
 pub use exceptions::Exception;
 pub use fields::Refusal;
 pub use images::IMAGE_PLACES;
-pub use interest::Interest;
+pub use interest::{CONNECTIONS, Interest};
 pub use json_patch::{JsonPatch, JsonPatchError, MAX_ADDED, MAX_OPERATIONS, MAX_PATCHED_DEPTH};
 pub use keys::{Keys, SECRET_KEY, SecretKeys, SiteKey};
 pub use lint::{Level, Lint, Surroundings, lint};

@@ -10,6 +10,7 @@ use countersign_signature::Trust;
 use countersign_verdict::{Attestor, AttestorSet, Attestors, FailurePolicy, SignatureRepository};
 use serde_json::{Value, json};
 
+use crate::Review;
 use crate::action::{Action, Place, word_of, would_enforce};
 use crate::conditions::Conditions;
 use crate::context::Entry;
@@ -21,6 +22,13 @@ use crate::validate::Validate;
 use crate::{autogen, mutate};
 
 impl Policy {
+    /// Whether it speaks of what a request is about: one of a namespace of what is in it, and that is not
+    /// the Namespace itself, although the API server names it as such.
+    pub(crate) fn speaks_of(&self, review: &Review) -> bool {
+        let is_in = |own: &String| *own == review.namespace && review.kind != "Namespace";
+        self.namespace.as_ref().is_none_or(is_in)
+    }
+
     /// Whether the labels of a namespace have a say in whether its rules enforce.
     pub(crate) fn asks_for_labels(&self) -> bool {
         let of_rule = |rule: &Rule| match &rule.body {
@@ -181,6 +189,12 @@ fn read(document: &Value, keys: &Keys, given: bool) -> Option<(Policy, Notes)> {
         let mut quiet = Notes { given, ..Notes::default() };
         let told = if read.insert(index) { &mut notes } else { &mut quiet };
         rules.push(read_rule(&rule, index, enforce, keys, told));
+        // But for what is wrong with those alone.
+        for refusal in quiet.refusals {
+            if !notes.refusals.iter().any(|known| known.path == refusal.path) {
+                notes.refusals.push(refusal);
+            }
+        }
     }
     spec.finish(&mut notes);
     let policy = Policy {
@@ -207,6 +221,11 @@ fn read_rule(value: &Value, index: usize, enforce: bool, keys: &Keys, all: &mut 
     let select = Selector::read(fields.take("match"), &format!("{path}.match"), &mut notes);
     if select.is_empty() {
         notes.refuse(&format!("{path}.match"), "selects nothing");
+    } else if !select.names_kinds() {
+        notes.refuse(
+            &format!("{path}.match"),
+            "names no kind: `kinds` is needed in every block of `any`, or in `all`",
+        );
     }
     let before = notes.refusals.len();
     let mut exclude = Selector::read(fields.take("exclude"), &format!("{path}.exclude"), &mut notes);
@@ -237,6 +256,17 @@ fn read_rule(value: &Value, index: usize, enforce: bool, keys: &Keys, all: &mut 
         body = read.map(|read| Body::Validate(Box::new(read)));
     }
     let verify = fields.list("verifyImages", &mut notes);
+    let bodies = ["mutate", "validate", "verifyImages", "generate"];
+    let bodies: Vec<&str> = bodies.into_iter().filter(|body| !value[body].is_null()).collect();
+    if bodies.len() > 1 {
+        notes.refuse(
+            &path,
+            format!("has {}: a rule does one thing, write one for each", bodies.join(" and ")),
+        );
+    }
+    if value.get("verifyImages").is_some_and(|verify| verify.as_array().is_some_and(Vec::is_empty)) {
+        notes.refuse(&format!("{path}.verifyImages"), "expected a list with something in it");
+    }
     if value.get("verifyImages").is_some_and(|verify| !verify.is_null()) {
         let any = verify.iter().any(|entry| would_enforce(entry, enforce)) || (verify.is_empty() && enforce);
         judges = Some((any || judges.is_some_and(|(enforce, _)| enforce), judges.is_none()));

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::JsonPatch;
 use crate::conditions::Conditions;
-use crate::context::Entry;
+use crate::context::{self, Entry};
 use crate::fields::{Fields, Notes};
 use crate::merge::{MAX_MERGE_STEPS, merge_in_place};
 use crate::merge_keys::Shape;
@@ -176,6 +176,7 @@ impl Loop {
         if self.descending {
             list.reverse();
         }
+        let mut lacking = None;
         for (index, element) in list {
             if element.is_null() {
                 continue;
@@ -188,15 +189,20 @@ impl Loop {
             let done = self.apply_to_element(scene, work);
             scene.names.leave();
             scene.names.reset(mark);
-            done?;
+            match done {
+                // The others may lack something, too.
+                Err(error @ Error::Missing(_)) => {
+                    lacking.get_or_insert(error);
+                }
+                done if lacking.is_none() => done?,
+                _ => {}
+            }
         }
-        Ok(())
+        lacking.map_or(Ok(()), Err)
     }
 
     fn apply_to_element(&self, scene: &mut Scene<'_, '_>, work: &mut Value) -> Result<(), Error> {
-        for entry in &self.context {
-            entry.load(scene.names, scene.facts, scene.wants, scene.own)?;
-        }
+        context::load(&self.context, scene.names, scene.facts, scene.wants, scene.own)?;
         if !self.preconditions.hold(scene.names)? {
             return Ok(());
         }

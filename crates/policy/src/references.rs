@@ -12,7 +12,7 @@ use crate::anchor::Anchor;
 static HERE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"\{\{-?\s*@\s*\}\}").ok());
 /// `$(<=./../path)`, unless there is a backslash before it. Others, such as `$(POD_IP)`, are texts.
 static REFERENCE: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r"(\\)?\$\((<=|>=|<|>|!)?((?:\.{0,2}/)[^ )]*)\)").ok());
+    LazyLock::new(|| Regex::new(r"(\\)?\$\((<=|>=|<|>|!)?(\.{1,2}/[^ )]*)\)").ok());
 /// Documents are not nested deeper.
 const MAX_DEPTH: usize = 128;
 
@@ -99,10 +99,9 @@ fn expression(path: &[String]) -> String {
     path.iter().map(part).collect()
 }
 
-/// What stands at a path, relative to this one or from the document's root.
+/// What stands at a path that is relative to this one.
 fn referred<'a>(document: &'a Value, here: &[String], reference: &str) -> Option<&'a Value> {
-    let mut path: Vec<&str> =
-        if reference.starts_with('/') { Vec::new() } else { here.iter().map(String::as_str).collect() };
+    let mut path: Vec<&str> = here.iter().map(String::as_str).collect();
     for part in reference.split('/') {
         match part {
             "" | "." => {}
@@ -130,7 +129,7 @@ mod tests {
         for (written, expected) in [
             ("$(<=./../../limits/memory)", Ok("<=2Gi")),
             ("$(./../../limits/cpu)", Ok("2")),
-            ("$(/spec/list/0/limits/memory)", Ok("2Gi")),
+            ("$(/spec/list/0/limits/memory)", Ok("$(/spec/list/0/limits/memory)")),
             ("x-$(./../../limits/cpu)-y", Ok("x-2-y")),
             (r"\$(./../x)", Ok("$(./../x)")),
             ("$(POD_IP)", Ok("$(POD_IP)")),

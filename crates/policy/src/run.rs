@@ -14,6 +14,7 @@ use countersign_verdict::{Code, FailurePolicy, Outcome as Found, Tier, Verdict};
 use serde_json::{Value, json};
 
 use crate::action::Place;
+use crate::context;
 use crate::engine::Fact;
 use crate::images::{self};
 use crate::load::{Body, Policy, Rule, Verify};
@@ -191,9 +192,7 @@ impl<'a> Run<'a> {
     /// Every rule of every policy that speaks of the namespace, in order.
     fn rules(&self) -> Vec<(&'a Policy, &'a Rule)> {
         let (engine, review) = (self.engine, self.review);
-        let speaks =
-            move |policy: &&Policy| policy.namespace.as_ref().is_none_or(|own| *own == review.namespace);
-        let policies = engine.policies().iter().filter(speaks);
+        let policies = engine.policies().iter().filter(move |policy| policy.speaks_of(review));
         policies.flat_map(|policy| policy.rules.iter().map(move |rule| (policy, rule))).collect()
     }
 
@@ -215,14 +214,10 @@ impl<'a> Run<'a> {
             return if wants.is_empty() { Begun::Not } else { Begun::Lacking };
         }
         self.names.begin(&policy.name, &rule.name);
-        for entry in &rule.context {
-            match entry.load(&mut self.names, facts, wants, policy.namespace.as_deref()) {
-                Ok(()) => {}
-                Err(Error::Missing(_)) => return Begun::Lacking,
-                Err(error) => {
-                    return Begun::Answered(Status::Error, format!("failed to load context: {error}"));
-                }
-            }
+        match context::load(&rule.context, &mut self.names, facts, wants, policy.namespace.as_deref()) {
+            Ok(()) => {}
+            Err(Error::Missing(_)) => return Begun::Lacking,
+            Err(error) => return Begun::Answered(Status::Error, format!("failed to load context: {error}")),
         }
         match rule.preconditions.judge(&self.names) {
             Ok((true, _)) => Begun::Ready,
@@ -342,7 +337,7 @@ impl<'a> Run<'a> {
             "mutation policy {} error: failed to apply policy {} rules [{}: {why}]",
             policy.name, policy.name, rule.name
         );
-        let lenient = policy.failure_policy == FailurePolicy::Ignore
+        let lenient = (policy.failure_policy == FailurePolicy::Ignore && !self.is_spent())
             || self.tier == Tier::Ignore
             || self.review.template_of.is_some()
             || !self.engine.enforces(true);
@@ -377,7 +372,9 @@ impl<'a> Run<'a> {
             let denies = self.tier == Tier::Fail
                 && match status {
                     Status::Fail => enforce,
-                    Status::Error => enforce && policy.failure_policy == FailurePolicy::Fail,
+                    Status::Error => {
+                        enforce && (policy.failure_policy == FailurePolicy::Fail || self.is_spent())
+                    }
                     Status::Pass | Status::Skip => false,
                 };
             if !denies && (policy.emit_warning || enforce) && matches!(status, Status::Fail | Status::Error) {
@@ -530,6 +527,12 @@ impl<'a> Run<'a> {
         let strict = self.engine.site().exceptions == ExceptionMode::Strict;
         lifted.retain(|exception| exception.pod_security.is_empty() && (!strict || exception.is_bound()));
         lifted
+    }
+
+    /// Whether the request has taken all the steps there are for it: whoever wrote it may have seen to
+    /// that, and what `failurePolicy` says of errors does not count.
+    fn is_spent(&self) -> bool {
+        self.names.fuel().left() == 0
     }
 
     /// Whether it is a template that is judged, and the policy does not speak of what has it.

@@ -131,9 +131,18 @@ impl Selector {
         found
     }
 
-    /// Whether a request of this kind in this namespace could be selected, whatever its content.
-    pub(crate) fn could_select(&self, kind: &str, namespace: &str) -> bool {
-        let could = |block: &Block| block.speaks_of(kind) && block.is_in(namespace);
+    /// Whether each block that a request has to be in names kinds.
+    pub(crate) fn names_kinds(&self) -> bool {
+        let names = |block: &Block| !block.kinds.is_empty();
+        (!self.any.is_empty() && self.any.iter().all(names)) || self.all.iter().any(names)
+    }
+
+    /// Whether a request could be selected, whatever the object says.
+    pub(crate) fn could_select(&self, review: &Review) -> bool {
+        let kinds = |block: &Block| {
+            block.kinds.is_empty() || block.kinds.iter().any(|kind| kind.matches(&review.request))
+        };
+        let could = |block: &Block| kinds(block) && block.is_in(&review.namespace);
         !self.is_empty() && (self.any.is_empty() || self.any.iter().any(could)) && self.all.iter().all(could)
     }
 
@@ -142,7 +151,7 @@ impl Selector {
     pub(crate) fn is_bound(&self) -> bool {
         let bound = |block: &Block| {
             let open = |pattern: &String| pattern.chars().all(|c| c == '*' || c == '?');
-            block.who.iter().any(|who| !who.is_anybody())
+            block.who.iter().any(Who::is_somebody)
                 || (!block.namespaces.is_empty() && !block.namespaces.iter().any(open))
         };
         (!self.any.is_empty() && self.any.iter().all(bound)) || self.all.iter().any(bound)
@@ -260,15 +269,16 @@ fn has(map: &Value, (key, value): &(String, String)) -> bool {
 }
 
 impl Who {
-    /// Whether anybody could be one of these.
-    fn is_anybody(&self) -> bool {
+    /// Whether they are people that somebody has named. Roles are none: whoever may bind one gives it away.
+    fn is_somebody(&self) -> bool {
         let open = |pattern: &str| pattern.contains(['*', '?']);
         let everybody = ["system:authenticated", "system:unauthenticated", "system:serviceaccounts"];
+        let is_anybody = |(kind, name, namespace): &(String, String, String)| {
+            open(name) || open(namespace) || (kind == "Group" && everybody.contains(&name.as_str()))
+        };
         match self {
-            Self::Subjects(subjects) => subjects.iter().any(|(kind, name, namespace)| {
-                open(name) || open(namespace) || (kind == "Group" && everybody.contains(&name.as_str()))
-            }),
-            Self::Roles(_, roles) => roles.iter().any(|role| open(role)),
+            Self::Subjects(subjects) => !subjects.iter().any(is_anybody),
+            Self::Roles(..) => false,
         }
     }
 

@@ -63,8 +63,15 @@ impl Template {
     /// The value with every variable filled in.
     pub(crate) fn fill(&self, scope: &dyn Scope) -> Result<Value, Error> {
         Ok(match self {
-            Self::Fixed(value) => value.clone(),
-            Self::Variable(expression) => checked(expression.evaluate(scope)?.into_owned())?,
+            Self::Fixed(value) => {
+                charge(scope, value)?;
+                value.clone()
+            }
+            Self::Variable(expression) => {
+                let value = expression.evaluate(scope)?;
+                charge(scope, &value)?;
+                checked(value.into_owned())?
+            }
             Self::Text(text) => substitute(text, scope)?,
             Self::List(list) => {
                 Value::Array(list.iter().map(|item| item.fill(scope)).collect::<Result<_, _>>()?)
@@ -94,6 +101,11 @@ fn whole(text: &str) -> Option<&str> {
 fn inside(variable: &str) -> &str {
     let inner = variable.trim_start_matches("{{").trim_end_matches("}}");
     inner.strip_prefix('-').unwrap_or(inner).trim()
+}
+
+/// Takes what a copy costs.
+fn charge(scope: &dyn Scope, value: &Value) -> Result<(), Error> {
+    scope.fuel().map_or(Ok(()), |fuel| fuel.copy(value))
 }
 
 /// Data is never evaluated.

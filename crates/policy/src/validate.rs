@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::action::Action;
 use crate::conditions::Conditions;
-use crate::context::Entry;
+use crate::context::{self, Entry};
 use crate::engine::{Facts, Want};
 use crate::fields::{Fields, Notes};
 use crate::names::Names;
@@ -88,7 +88,7 @@ impl Validate {
         let mut checks = Vec::new();
         checks.extend(Check::read(&mut fields, path, OBJECT, notes));
         if let Some(list) = fields.take("foreach") {
-            let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
+            let list = filled_list(list, &format!("{path}.foreach"), notes);
             checks.push(Check::Loops(read_loops(list, &format!("{path}.foreach"), 0, notes)));
         }
         if let Some(rule) = fields.take("podSecurity") {
@@ -163,7 +163,7 @@ impl Check {
             checks.extend(pattern_of(pattern, &format!("{path}.pattern"), root, notes).map(Self::Pattern));
         }
         if let Some(list) = fields.take("anyPattern") {
-            let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
+            let list = filled_list(list, &format!("{path}.anyPattern"), notes);
             let read = |pattern| pattern_of(pattern, &format!("{path}.anyPattern"), root, notes);
             checks.push(Self::AnyPattern(list.iter().filter_map(read).collect()));
         }
@@ -246,7 +246,7 @@ fn read_loops(list: &[Value], path: &str, depth: usize, notes: &mut Notes) -> Ve
         let root = if element_scope == Some(false) { OBJECT } else { "element" };
         let mut checks = Check::read(&mut fields, &path, root, notes);
         if let Some(inner) = fields.take("foreach") {
-            let inner = inner.as_array().map(Vec::as_slice).unwrap_or_default();
+            let inner = filled_list(inner, &format!("{path}.foreach"), notes);
             checks.push(Check::Loops(read_loops(inner, &format!("{path}.foreach"), depth + 1, notes)));
         }
         fields.finish(notes);
@@ -261,6 +261,15 @@ fn read_loops(list: &[Value], path: &str, depth: usize, notes: &mut Notes) -> Ve
         }
     }
     loops
+}
+
+/// A list with something in it: what is none would ask for nothing.
+fn filled_list<'a>(value: &'a Value, path: &str, notes: &mut Notes) -> &'a [Value] {
+    let list = value.as_array().map(Vec::as_slice).unwrap_or_default();
+    if list.is_empty() {
+        notes.refuse(path, "expected a list with something in it");
+    }
+    list
 }
 
 /// The expression of a loop's list.
@@ -280,7 +289,7 @@ pub(crate) fn elements(value: Value) -> Vec<Value> {
 }
 
 fn answer_loops(loops: &[Loop], words: Words<'_>, scene: &mut Scene<'_, '_>) -> Result<Answer, Error> {
-    let mut applied = 0;
+    let (mut applied, mut lacking) = (0, None);
     for own in loops {
         let list = match own.list.evaluate(scene.names) {
             // What is not there has no elements.
@@ -299,13 +308,22 @@ fn answer_loops(loops: &[Loop], words: Words<'_>, scene: &mut Scene<'_, '_>) -> 
             let answer = own.answer(words, element, scene);
             scene.names.leave();
             scene.names.reset(mark);
-            match answer? {
-                (Status::Fail, why) => return Ok((Status::Fail, why)),
-                (Status::Error, why) => return Ok((Status::Error, why)),
-                (Status::Pass, _) => applied += 1,
-                (Status::Skip, _) => {}
+            match answer {
+                // The others may lack something, too.
+                Err(error @ Error::Missing(_)) => {
+                    lacking.get_or_insert(error);
+                }
+                answer if lacking.is_some() => drop(answer),
+                Err(error) => return Err(error),
+                Ok((Status::Fail, why)) => return Ok((Status::Fail, why)),
+                Ok((Status::Error, why)) => return Ok((Status::Error, why)),
+                Ok((Status::Pass, _)) => applied += 1,
+                Ok((Status::Skip, _)) => {}
             }
         }
+    }
+    if let Some(lacking) = lacking {
+        return Err(lacking);
     }
     Ok(if applied == 0 {
         (Status::Skip, "rule skipped: no element was applied".to_owned())
@@ -316,9 +334,7 @@ fn answer_loops(loops: &[Loop], words: Words<'_>, scene: &mut Scene<'_, '_>) -> 
 
 impl Loop {
     fn answer(&self, words: Words<'_>, element: Value, scene: &mut Scene<'_, '_>) -> Result<Answer, Error> {
-        for entry in &self.context {
-            entry.load(scene.names, scene.facts, scene.wants, scene.own)?;
-        }
+        context::load(&self.context, scene.names, scene.facts, scene.wants, scene.own)?;
         match self.preconditions.hold(scene.names) {
             Ok(true) => {}
             Ok(false) => return Ok((Status::Skip, String::new())),

@@ -360,6 +360,30 @@ fn what_rules_speak_of_is_what_the_api_server_is_to_ask_about() {
             vec!["*/*/Job/ CREATE validate lenient"],
         ),
         (rule("admission: false", "kinds: [Job]", pattern), "", vec![]),
+        // A rule's overrides add to what the policy says.
+        (
+            rule(
+                enforce,
+                "kinds: [Job], operations: [CREATE]",
+                "validate: { failureActionOverrides: [{ action: Audit, namespaces: [dev] }], pattern: { kind: Job } }",
+            ),
+            "",
+            vec!["*/*/Job/ CREATE validate"],
+        ),
+        (
+            rule(
+                enforce,
+                "kinds: [Job], operations: [CREATE]",
+                "validate: { failureAction: Audit, pattern: { kind: Job } }",
+            ),
+            "",
+            vec!["*/*/Job/ CREATE validate lenient"],
+        ),
+        (
+            rule(enforce, "kinds: [Pod/*]", pattern),
+            "",
+            vec!["*/*/Pod/* CONNECT validate", "*/*/Pod/* CREATE validate", "*/*/Pod/* UPDATE validate"],
+        ),
     ] {
         assert_eq!(interests(&policy, site), expected, "{policy}");
     }
@@ -367,4 +391,51 @@ fn what_rules_speak_of_is_what_the_api_server_is_to_ask_about() {
     let pods = rule(enforce, "kinds: [Pod], operations: [CREATE]", pattern);
     assert!(interests(&pods, "").contains(&"*/*/CronJob/ CREATE validate".to_owned()));
     assert!(interests(CHECK, "").contains(&"apps/v1/Deployment/ UPDATE validate lenient".to_owned()));
+}
+
+#[test]
+fn a_policy_of_a_namespace_speaks_of_what_is_in_it_and_not_of_the_namespace() {
+    let own = |kind: &str| {
+        format!(
+            "apiVersion: kyverno.io/v1\nkind: Policy\nmetadata: {{ name: own, namespace: apps }}\nspec:\n  validationFailureAction: Enforce\n  rules:\n    - name: r\n      match: {{ any: [{{ resources: {{ kinds: ['{kind}'] }} }}] }}\n      validate: {{ message: no, deny: {{}} }}\n"
+        )
+    };
+    let denied = |kind: &str, namespace: &str| {
+        let request = json!({ "operation": "CREATE", "namespace": namespace, "kind": { "group": "", "version": "v1", "kind": kind },
+            "object": { "kind": kind, "metadata": { "name": "apps" } } });
+        let engine = engine(&[&own("*")], "");
+        !run(&engine, &Review::of(request), Phase::Validate, Tier::Fail, &by_name).0.denials.is_empty()
+    };
+    assert!(denied("ConfigMap", "apps") && !denied("ConfigMap", "other"));
+    // The API server names a Namespace as the namespace of itself.
+    assert!(!denied("Namespace", "apps") && !denied("ClusterRole", ""));
+    assert!(engine(&[&own("Namespace")], "").interests().is_empty());
+    // What a tenant wants denies nobody anything where no replica answers.
+    assert!(engine(&[&own("ConfigMap")], "").interests().iter().all(|interest| interest.lenient));
+}
+
+#[test]
+fn who_cannot_be_judged_is_denied_where_a_rule_could_have_said_so() {
+    let deny = |kinds: &str| {
+        format!(
+            "apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata: {{ name: p }}\nspec:\n  validationFailureAction: Enforce\n  rules:\n    - name: r\n      match: {{ any: [{{ resources: {{ kinds: ['{kinds}'] }} }}] }}\n      validate: {{ deny: {{}} }}\n"
+        )
+    };
+    let exec = Review::of(json!({ "operation": "CONNECT", "namespace": "default", "subResource": "exec",
+        "kind": { "group": "", "version": "v1", "kind": "PodExecOptions" }, "resource": { "group": "", "version": "v1", "resource": "pods" } }));
+    let create = review("CREATE", "default", pod(&["a:1"]), None);
+    for (kinds, of_exec, of_pods) in [
+        ("Pod", false, true),
+        ("Pod/exec", true, false),
+        ("Pod/*", true, true),
+        ("*/*", true, true),
+        ("Job", false, false),
+    ] {
+        let engine = engine(&[&deny(kinds)], "");
+        assert_eq!(
+            (engine.could_enforce(&exec), engine.could_enforce(&create)),
+            (of_exec, of_pods),
+            "{kinds}"
+        );
+    }
 }

@@ -67,6 +67,33 @@ fn all_rules_together_do_so_much_work_for_one_request() {
         assert!(*status == Status::Error && message.contains("too "), "{what}: {status:?} {message}");
         assert!(!outcome.denials.is_empty(), "{what}");
     }
+    // Whoever makes a rule fail by that is not let go for it.
+    let lenient = format!("{ENFORCE}\n  failurePolicy: Ignore");
+    let outcome = validate(&engine(&[policy("p", &lenient, &rule("heavy", heavy))]), &object);
+    assert!(!outcome.denials.is_empty());
+    let zero = "validate: { deny: { conditions: { any: [{ key: \"{{ divide(`1`, `0`) }}\", operator: Equals, value: 1 }] } } }";
+    let outcome = validate(&engine(&[policy("p", &lenient, &rule("zero", zero))]), &object);
+    assert!(outcome.denials.is_empty(), "an error of another kind is what failurePolicy says");
+    // A policy of the namespace comes after those of the cluster, whatever it is called.
+    let tenant = policy("aaa", ENFORCE, &rule("heavy", heavy))
+        .replace("ClusterPolicy", "Policy")
+        .replace("name: aaa", "name: aaa, namespace: apps");
+    let cluster = policy("zzz", ENFORCE, &rule("after", "validate: { pattern: { kind: Pod } }"));
+    let outcome = validate(&engine(&[tenant, cluster]), &object);
+    let status = |policy: &str| {
+        outcome.responses.iter().find(|response| response.policy == policy).map(|found| found.status)
+    };
+    assert_eq!((status("zzz"), status("apps/aaa")), (Some(Status::Pass), Some(Status::Error)));
+    // Letters count where there are wildcards.
+    let compare = "validate: { deny: { conditions: { any: [{ key: '{{ request.object.metadata.annotations.a }}', operator: Equals, value: '{{ request.object.metadata.annotations.b }}' }] } } }";
+    let mut long = object;
+    long["metadata"]["annotations"] =
+        json!({ "a": "a".repeat(60_000), "b": format!("*{}b", "a".repeat(50_000)) });
+    let outcome = validate(&engine(&[policy("p", ENFORCE, &rule("long", compare))]), &long);
+    assert_eq!(
+        one(&outcome),
+        (Status::Error, "the expression is beyond its limits: too much work for one request")
+    );
 }
 
 #[test]
@@ -111,6 +138,34 @@ fn a_config_map_is_asked_for_by_a_name_and_nothing_else() {
         let (status, message) = one(&outcome);
         assert!(status == Status::Error && message.contains(reason), "{status:?} {message}");
         assert!(!outcome.denials.is_empty());
+    }
+}
+
+#[test]
+fn elements_that_need_facts_are_asked_about_together() {
+    let body = |entry: &str| {
+        format!("  - name: r\n    match: {{ any: [{{ resources: {{ kinds: [Pod] }} }}] }}\n    {entry}\n")
+    };
+    let map = "context: [{ name: map, configMap: { name: '{{ element.name }}', namespace: apps } }]";
+    let judged = body(&format!(
+        "validate: {{ foreach: [{{ list: request.object.spec.containers, {map}, deny: {{}} }}] }}"
+    ));
+    let changed = body(&format!(
+        "mutate: {{ foreach: [{{ list: request.object.spec.containers, {map}, patchStrategicMerge: {{ a: b }} }}] }}"
+    ));
+    let entries: Vec<String> = (0..20)
+        .map(|number| format!("{{ name: m{number}, configMap: {{ name: c{number}, namespace: apps }} }}"))
+        .collect();
+    let context = body(&format!("context: [{}]\n    validate: {{ deny: {{}} }}", entries.join(", ")));
+    let containers: Vec<Value> =
+        (0..20).map(|number| json!({ "name": format!("c{number}"), "image": "a" })).collect();
+    let object = pod(json!({ "containers": containers }));
+    for (rules, phase) in [(judged, Phase::Validate), (changed, Phase::Mutate), (context, Phase::Validate)] {
+        let engine = engine(&[policy("p", ENFORCE, &rules)]);
+        match engine.evaluate(&review("CREATE", &object, None), phase, Tier::Fail, &Facts::default()) {
+            Evaluation::Needs(wants) => assert_eq!(wants.len(), 20, "{rules}"),
+            Evaluation::Done(outcome) => panic!("{outcome:?}"),
+        }
     }
 }
 

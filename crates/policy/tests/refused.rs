@@ -48,7 +48,7 @@ fn what_is_not_supported_is_refused_by_its_path_and_denies_what_it_would_have_ju
         let review = review("CREATE", "default", pod(&["a:1"]), None);
         let (outcome, _) = run(&engine, &review, Phase::Validate, Tier::Fail, &by_name);
         assert_eq!(!outcome.denials.is_empty(), denies, "{rule}: {:?}", outcome.denials);
-        assert_eq!(engine.could_enforce("Pod", "default"), denies, "{rule}");
+        assert_eq!(engine.could_enforce(&review), denies, "{rule}");
 
         // In Audit it denies nothing, whatever is wrong with it.
         let audit = text(rule).replace("Enforce", "Audit");
@@ -130,6 +130,36 @@ fn what_cannot_be_read_of_an_action_lets_nothing_go() {
     let audited = overridden("{ action: Audit, namespaces: [default] }");
     let (outcome, _) = run(&self::engine(&[&audited], ""), &pid(), Phase::Validate, Tier::Fail, &by_name);
     assert_eq!(outcome.denials, Vec::<String>::new());
+}
+
+#[test]
+fn a_rule_is_loaded_whole_or_not_at_all() {
+    let refused = |body: &str| {
+        let text = format!(
+            "apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata: {{ name: p }}\nspec:\n  validationFailureAction: Enforce\n  rules:\n    - name: r\n      match: {{ any: [{{ resources: {{ kinds: [Pod] }} }}] }}\n      {body}\n"
+        );
+        let policies = policies(&[&text]);
+        let reasons: Vec<String> = policies[0].refusals.iter().map(ToString::to_string).collect();
+        // What is not loaded denies what it would have judged.
+        let review = review("CREATE", "default", pod(&["unsigned:1"]), None);
+        let engine = Engine::new(policies, site(""));
+        let (outcome, _) = run(&engine, &review, Phase::Validate, Tier::Fail, &by_name);
+        (reasons.join("; "), !outcome.denials.is_empty())
+    };
+    let deny = "validate: { deny: {} }";
+    for (body, reason) in [
+        (format!("{deny}\n      verifyImages: []"), "has validate and verifyImages"),
+        (format!("{deny}\n      mutate: {{ patchStrategicMerge: {{ a: b }} }}"), "has mutate and validate"),
+        ("verifyImages: []".to_owned(), "verifyImages: expected a list"),
+        ("validate: { foreach: { list: a, deny: {} } }".to_owned(), "foreach: expected a list"),
+        ("validate: { anyPattern: { a: b } }".to_owned(), "anyPattern: expected a list"),
+        ("validate: { foreach: [] }".to_owned(), "foreach: expected a list"),
+    ] {
+        let (reasons, denied) = refused(&body);
+        assert!(reasons.contains(reason) && denied, "{body}: {reasons}");
+    }
+    let nothing = DENY.replace("kinds: [Pod]", "namespaces: [default]");
+    assert!(policies(&[&nothing])[0].refusals[0].reason.contains("names no kind"));
 }
 
 #[test]

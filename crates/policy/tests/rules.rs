@@ -52,7 +52,7 @@ fn what_judges_says_so_in_the_words_that_people_know() {
             "\n\nresource Pod/apps/db was blocked due to the following policies \n\np:\n  r: '{words}'\n"
         );
         assert_eq!(failed.denials, [said]);
-        assert!(engine.could_enforce("Pod", "apps"));
+        assert!(engine.could_enforce(&review("CREATE", &pod(json!({})), None)));
         // Audit denies nothing, and says nothing unless it is to.
         let audit = |more: &str| validate(&self::engine(&[rule(body).replace(ENFORCE, more)]), &bad);
         let (quiet, loud) = (audit("background: true"), audit("emitWarning: true"));

@@ -130,10 +130,10 @@ impl Leader {
         let site = taken.site.as_ref().filter(|_| self.live.webhook().is_ok());
         let wanted = serving.as_ref().zip(site);
         let rules = self.rules(taken, memory).await;
-        let wanted = wanted.zip(rules.as_ref()).map(|((serving, site), rules)| Configured {
+        let wanted = wanted.map(|(serving, site)| Configured {
             authorities: &serving.authorities,
             bootstrap: &site.bootstrap_namespaces,
-            rules,
+            rules: rules.as_ref(),
         });
         let unknown = wanted.is_none();
         let kept = self.webhooks.keep(&self.identity, &self.target, wanted).await;

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Run;
+use crate::context;
 use crate::load::{Policy, Rule};
 use crate::respond::Status;
 use crate::selector::Against;
@@ -59,11 +60,8 @@ impl Run<'_> {
             return Ok(false);
         }
         let place = policy.namespace.as_deref();
-        for entry in &rule.context {
-            match entry.load(&mut self.names, facts, wants, place) {
-                Ok(()) => {}
-                Err(error) => return unless_lacking(&error),
-            }
+        if let Err(error) = context::load(&rule.context, &mut self.names, facts, wants, place) {
+            return unless_lacking(&error);
         }
         match rule.preconditions.hold(&self.names) {
             Ok(true) => {}

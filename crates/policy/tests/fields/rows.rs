@@ -30,16 +30,16 @@ pub(super) fn blocks() -> Vec<Row> {
             "{ owner: jane }",
             "{ owner: joe }",
         ),
-        ("subjects.kind", "subjects: [{ kind: @, name: dev }]", "Group", "User"),
-        ("subjects.name", "subjects: [{ kind: Group, name: @ }]", "dev", "ops"),
+        ("subjects.kind", "resources: { kinds: [Pod] }, subjects: [{ kind: @, name: dev }]", "Group", "User"),
+        ("subjects.name", "resources: { kinds: [Pod] }, subjects: [{ kind: Group, name: @ }]", "dev", "ops"),
         (
             "subjects.namespace",
-            "subjects: [{ kind: ServiceAccount, name: bot, namespace: @ }]",
+            "resources: { kinds: [Pod] }, subjects: [{ kind: ServiceAccount, name: bot, namespace: @ }]",
             "apps",
             "other",
         ),
-        ("roles", "roles: @", "['apps:edit']", "['apps:view']"),
-        ("clusterRoles", "clusterRoles: @", "[view]", "[edit]"),
+        ("roles", "resources: { kinds: [Pod] }, roles: @", "['apps:edit']", "['apps:view']"),
+        ("clusterRoles", "resources: { kinds: [Pod] }, clusterRoles: @", "[view]", "[edit]"),
     ];
     let mut rows = Vec::new();
     let selectors = ["selector", "namespaceSelector"].into_iter().flat_map(|name| {
