@@ -13,6 +13,7 @@
 //!
 //! Variables are filled in before: nothing here looks for `{{`.
 
+use std::borrow::Borrow;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -117,12 +118,12 @@ pub fn judge_any_pattern(
     rule: &str,
     message: &str,
     resource: &Value,
-    patterns: &[Value],
+    patterns: &[impl Borrow<Value>],
     steps: &mut usize,
 ) -> Judgement {
     let (mut skipped, mut failed) = (Vec::new(), Vec::new());
     for (index, pattern) in patterns.iter().enumerate() {
-        match match_within(resource, pattern, steps) {
+        match match_within(resource, pattern.borrow(), steps) {
             Matched::Pass => {
                 let message = format!("validation rule '{rule}' anyPattern[{index}] passed.");
                 return Judgement { status: Status::Pass, message };

@@ -5,6 +5,7 @@
 //! What was filled in is never gone over again, and a value that itself contains `{{` is an
 //! error: data is never evaluated.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use countersign_jmespath::{Error, Expression, Scope};
@@ -31,15 +32,33 @@ pub(crate) enum Template {
 
 impl Template {
     pub(crate) fn of(value: &Value) -> Result<Self, Error> {
+        let is_fixed = |part: &Self| matches!(part, Self::Fixed(_));
         Ok(match value {
             Value::String(text) => Self::of_text(text)?,
-            Value::Array(list) => Self::List(list.iter().map(Self::of).collect::<Result<_, _>>()?),
+            Value::Array(list) => {
+                let list: Vec<Self> = list.iter().map(Self::of).collect::<Result<_, _>>()?;
+                // What has no variables in it is one piece.
+                if list.iter().all(is_fixed) { Self::Fixed(value.clone()) } else { Self::List(list) }
+            }
             Value::Object(fields) => {
                 let fields = fields.iter().map(|(name, value)| Ok((Self::of_text(name)?, Self::of(value)?)));
-                Self::Object(fields.collect::<Result<_, Error>>()?)
+                let fields: Vec<(Self, Self)> = fields.collect::<Result<_, Error>>()?;
+                if fields.iter().all(|(name, value)| is_fixed(name) && is_fixed(value)) {
+                    Self::Fixed(value.clone())
+                } else {
+                    Self::Object(fields)
+                }
             }
             other => Self::Fixed(other.clone()),
         })
+    }
+
+    /// The value with every variable filled in; itself, where there is none.
+    pub(crate) fn filled(&self, scope: &dyn Scope) -> Result<Cow<'_, Value>, Error> {
+        match self {
+            Self::Fixed(value) => Ok(Cow::Borrowed(value)),
+            other => other.fill(scope).map(Cow::Owned),
+        }
     }
 
     fn of_text(text: &str) -> Result<Self, Error> {

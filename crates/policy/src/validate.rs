@@ -1,5 +1,7 @@
 //! `validate` rules (Kyverno `pkg/engine/handlers/validation`).
 
+use std::borrow::Cow;
+
 use countersign_jmespath::{Error, Expression};
 use countersign_podsecurity::{self as podsecurity, Exclusion, Parsed, Place, PodSecurity, Problem};
 use serde_json::Value;
@@ -183,31 +185,37 @@ impl Check {
         scene: &mut Scene<'_, '_>,
         lifted: &[Exclusion],
     ) -> Result<Answer, Error> {
-        let object = scene.names.current().clone();
         match self {
-            Self::PodSecurity(own) => Ok(pod_security(own, words.rule, &object, lifted)),
+            Self::PodSecurity(own) => Ok(pod_security(own, words.rule, scene.names.current(), lifted)),
             Self::Loops(loops) => Ok(match answer_loops(loops, words, scene)? {
                 (Status::Fail, why) => (Status::Fail, format!("validation failure: {why}")),
                 answer => answer,
             }),
-            simple => simple.of(&object, words, scene),
+            simple => simple.of(None, words, scene),
         }
     }
 
-    /// Holds a value against a check that is no loop.
-    fn of(&self, value: &Value, words: Words<'_>, scene: &mut Scene<'_, '_>) -> Result<Answer, Error> {
+    /// Holds a value, or the object in scope, against a check that is no loop.
+    fn of(
+        &self,
+        value: Option<&Value>,
+        words: Words<'_>,
+        scene: &mut Scene<'_, '_>,
+    ) -> Result<Answer, Error> {
         let Words { rule, message, .. } = words;
         let passed = || format!("validation rule '{rule}' passed.");
         Ok(match self {
             Self::Pattern(pattern) => {
-                let pattern = pattern.fill(scene.names)?;
+                let pattern = pattern.filled(scene.names)?;
+                let value = value.unwrap_or(scene.names.current());
                 let judge = |steps: &mut usize| judge_pattern(rule, message, value, &pattern, steps);
                 judged(scene.names.fuel().within(MAX_PATTERN_STEPS, judge))
             }
             Self::AnyPattern(patterns) => {
-                let patterns: Result<Vec<Value>, Error> =
-                    patterns.iter().map(|pattern| pattern.fill(scene.names)).collect();
+                let patterns: Result<Vec<Cow<'_, Value>>, Error> =
+                    patterns.iter().map(|pattern| pattern.filled(scene.names)).collect();
                 let patterns = patterns?;
+                let value = value.unwrap_or(scene.names.current());
                 let judge = |steps: &mut usize| judge_any_pattern(rule, message, value, &patterns, steps);
                 judged(scene.names.fuel().within(MAX_PATTERN_STEPS, judge))
             }
@@ -305,7 +313,7 @@ fn answer_loops(loops: &[Loop], words: Words<'_>, scene: &mut Scene<'_, '_>) -> 
             if !scene.names.enter(element.clone(), index) {
                 return Err(Error::Limit("loops are nested too deep"));
             }
-            let answer = own.answer(words, element, scene);
+            let answer = own.answer(words, &element, scene);
             scene.names.leave();
             scene.names.reset(mark);
             match answer {
@@ -333,7 +341,7 @@ fn answer_loops(loops: &[Loop], words: Words<'_>, scene: &mut Scene<'_, '_>) -> 
 }
 
 impl Loop {
-    fn answer(&self, words: Words<'_>, element: Value, scene: &mut Scene<'_, '_>) -> Result<Answer, Error> {
+    fn answer(&self, words: Words<'_>, element: &Value, scene: &mut Scene<'_, '_>) -> Result<Answer, Error> {
         context::load(&self.context, scene.names, scene.facts, scene.wants, scene.own)?;
         match self.preconditions.hold(scene.names) {
             Ok(true) => {}
@@ -342,19 +350,12 @@ impl Loop {
             Err(error) => return Err(error),
         }
         let of_element = self.element_scope.unwrap_or(element.is_object());
-        let value = match of_element {
-            true => element,
-            // Conditions speak of what is in scope.
-            false if matches!(*self.check, Check::Deny(_)) => Value::Null,
-            false => {
-                scene.names.fuel().copy(scene.names.current())?;
-                scene.names.current().clone()
-            }
-        };
+        // The object, where it is not the element that is asked about; conditions speak of what is in scope.
+        let value = of_element.then_some(element);
         let message = words.template.and_then(|template| template.fill(scene.names).ok());
         let message = message.as_ref().map(shown);
         let words = Words { message: message.as_deref().map_or(words.message, str::trim), ..words };
-        self.check.of(&value, words, scene)
+        self.check.of(value, words, scene)
     }
 }
 
