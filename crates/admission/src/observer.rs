@@ -71,6 +71,16 @@ pub struct Owner {
 }
 
 impl Subject {
+    /// What may be told to whoever reads events or the log: words of a rule may repeat what the object has,
+    /// and not everybody reads Secrets.
+    pub(crate) fn to_tell<'a>(&self, words: &'a str) -> &'a str {
+        if self.kind == "Secret" {
+            "what it says of a Secret is told to whoever made the request alone"
+        } else {
+            words
+        }
+    }
+
     pub(crate) fn of(review: &Review) -> Self {
         let metadata = &review.object()["metadata"];
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();

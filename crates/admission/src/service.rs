@@ -233,11 +233,15 @@ impl<A: Answers> Service<A> {
         let subject = Arc::new(Subject::of(&review));
         // What pods would be told, before there are any.
         let pod = (phase == Phase::Validate).then(|| review.of_template_pod()).flatten();
-        if let Some(pod) = pod
-            && let Ok(early) = self.engine.decide(&pod, Phase::Mutate, tier, &find_out).await
-        {
-            outcome.denials.extend(early.denials);
-            outcome.warnings.extend(early.warnings);
+        if let Some(pod) = pod {
+            match self.engine.decide(&pod, Phase::Mutate, tier, &find_out).await {
+                Ok(early) => {
+                    outcome.denials.extend(early.denials);
+                    outcome.warnings.extend(early.warnings);
+                }
+                // The pods are judged in any case.
+                Err(error) => outcome.warnings.push(format!("its pods could not be judged early: {error}")),
+            }
         }
         if !dry_run {
             self.report(&subject, &outcome, phase);
@@ -270,15 +274,15 @@ impl<A: Answers> Service<A> {
                 .iter()
                 .any(|response| response.denies && response.kind != Kind::ImageVerify);
             let report = if of_object { Report::PolicyDenied } else { Report::ImageDenied };
-            observer.report(subject, report, &outcome.denials.join("\n"));
+            let why = outcome.denials.join("\n");
+            observer.report(subject, report, subject.to_tell(&why));
         }
         let broken = outcome.responses.iter().filter(|response| {
             let of_object = response.kind == Kind::Validation && phase == Phase::Validate;
             of_object && matches!(response.status, Status::Fail | Status::Error)
         });
         for Response { policy, rule, status, message, enforce, denies, .. } in broken {
-            // What a rule says may repeat what the object has.
-            let message = if subject.kind == "Secret" { "it is not shown" } else { message };
+            let message = subject.to_tell(message);
             let message = &message[..message.floor_char_boundary(MAX_SUMMARY)];
             tracing::info!(
                 target: "decision",

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use countersign_admission::{Answers, Limits, Service};
+use countersign_admission::{Answers, Around, Limits, Observer, Report, Service, Subject};
 use countersign_https::ServeLimits;
-use countersign_policy::{Engine, Keys};
+use countersign_policy::{Engine, Keys, Phase};
 use countersign_signature::sign::{Scheme, Signer};
 use countersign_site::Site;
-use countersign_verdict::{Code, Outcome, Question, Verdict};
+use countersign_verdict::{Code, Decision, Outcome, Question, Tier, Verdict};
 use countersign_verifier::Purpose;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -147,4 +147,52 @@ async fn what_is_no_review_is_an_http_error() {
     );
     assert_eq!(post(port, "/mutate/fail", vec![b' '; 1001]).await.0, 413);
     assert_eq!(post(port, "/elsewhere", vec![]).await.0, 404);
+}
+
+/// Keeps what it is told.
+#[derive(Default)]
+struct Told(std::sync::Mutex<Vec<(Report, String)>>);
+
+impl Observer for Told {
+    fn answered(&self, _: Phase, _: Tier, _: bool, _: Duration) {}
+    fn verdict(&self, _: &Verdict, _: bool, _: Decision) {}
+    fn report(&self, _: &Subject, report: Report, message: &str) {
+        self.0.lock().unwrap().push((report, message.to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn what_a_secret_holds_is_told_to_whoever_made_the_request_alone() {
+    let site = "apiVersion: countersign.dev/v1alpha1\nkind: Site\nspec:\n  registry: { name: registry.local, \
+                endpoints: [{ name: a, url: 'http://127.0.0.1:1' }] }\n";
+    let site = Arc::new(Site::parse(site).unwrap());
+    for (action, kind, expected) in [
+        ("Enforce", "Secret", Report::PolicyDenied),
+        ("Audit", "Secret", Report::PolicyViolation),
+        ("Enforce", "ConfigMap", Report::PolicyDenied),
+    ] {
+        let text = format!(
+            "apiVersion: kyverno.io/v1\nkind: ClusterPolicy\nmetadata: {{ name: p }}\nspec:\n  validationFailureAction: {action}\n  \
+             rules:\n    - name: r\n      match: {{ any: [{{ resources: {{ kinds: [{kind}] }} }}] }}\n      \
+             validate: {{ message: 'it says {{{{ request.object.data.x }}}}', deny: {{}} }}\n"
+        );
+        let document = countersign_yaml::document(&text).unwrap();
+        let policy = countersign_policy::load(&document, &Keys::default()).unwrap();
+        assert_eq!(policy.refusals, []);
+        let told = Arc::new(Told::default());
+        let around = Around { observer: told.clone(), ..Around::default() };
+        let engine = Engine::new(vec![policy], Arc::clone(&site));
+        let service = Service::within(engine, ByName, Limits::DEFAULT, around);
+        let review = json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+            "uid": "u-1", "operation": "CREATE", "namespace": "apps", "kind": { "group": "", "version": "v1", "kind": kind },
+            "object": { "kind": kind, "metadata": { "name": "s" }, "data": { "x": "c2VjcmV0" } } } });
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let body = review.to_string().into_bytes();
+        let answer = service.review(&body, Phase::Validate, Tier::Fail, deadline).await.unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        assert_eq!(answer.contains("it says c2VjcmV0"), action == "Enforce", "{answer}");
+        let told = told.0.lock().unwrap().clone();
+        assert_eq!((told.len(), told[0].0), (1, expected), "{told:?}");
+        assert_eq!(told[0].1.contains("c2VjcmV0"), kind == "ConfigMap", "{told:?}");
+    }
 }

@@ -108,28 +108,10 @@ impl Kinds {
         // Of each tier: what, and for which operations.
         let mut strict: [Wanted<'_>; 2] = Default::default();
         let mut lenient: [Wanted<'_>; 2] = Default::default();
-        // Where a policy names a version, that is the one: the API server brings the others to it.
-        let mut pinned: BTreeSet<(&str, &str)> = BTreeSet::new();
-        for interest in interests.iter().filter(|interest| !interest.version.contains('*')) {
-            pinned.extend(self.of(interest).into_iter().map(|resource| (&*resource.group, &*resource.name)));
-        }
         for interest in interests {
-            let mut resources = self.of(interest);
+            let resources = self.of(interest, interests);
             if resources.is_empty() {
                 rules.unknown.insert(shown(interest));
-            }
-            if interest.version.contains('*') {
-                let named = |resource: &&Resource| pinned.contains(&(&*resource.group, &*resource.name));
-                let others = resources.iter().copied().filter(named).flat_map(|resource| {
-                    let same =
-                        |other: &&Resource| other.group == resource.group && other.name == resource.name;
-                    self.0.iter().filter(same).filter(|other| {
-                        interests.iter().any(|by| !by.version.contains('*') && is_by(by, other))
-                    })
-                });
-                let others: Vec<&Resource> = others.collect();
-                resources.retain(|resource| !named(resource));
-                resources.extend(others);
             }
             for resource in resources {
                 // A connection is no creation, and nothing else is a connection.
@@ -158,17 +140,26 @@ impl Kinds {
         Rules { mutating, validating, ..rules }
     }
 
-    /// The resources that an interest is in, each in one version: where it names none, in the one that
-    /// clients are led to, which the API server brings others to.
-    fn of(&self, interest: &Interest) -> Vec<&Resource> {
+    /// The resources that an interest is in, each in the versions that policies of the cluster name for it,
+    /// which the API server brings others to; where none does, in the one that clients are led to.
+    fn of(&self, interest: &Interest, all: &BTreeSet<Interest>) -> Vec<&Resource> {
         let by_wildcard = interest.kind.contains(['*', '?']) || interest.subresource.contains(['*', '?']);
+        let is_named = |resource: &Resource| all.iter().any(|by| pins(by) && is_by(by, resource));
+        let in_force = |resource: &Resource| {
+            let same = |other: &&Resource| other.group == resource.group && other.name == resource.name;
+            let some_is_named = self.0.iter().filter(same).any(is_named);
+            if some_is_named { is_named(resource) } else { resource.preferred }
+        };
         let is_meant = |resource: &&Resource| {
-            is_by(interest, resource)
-                && (resource.preferred || !interest.version.contains('*'))
-                && !(by_wildcard && resource.is_busy())
+            is_by(interest, resource) && !(by_wildcard && resource.is_busy()) && in_force(resource)
         };
         self.0.iter().filter(is_meant).collect()
     }
+}
+
+/// Whether an interest says which version it is in, for all.
+fn pins(interest: &Interest) -> bool {
+    !interest.namespaced && !interest.version.contains('*')
 }
 
 impl Resource {
@@ -288,7 +279,7 @@ mod tests {
         };
         let (kind, subresource) = kind.split_once('.').unwrap_or((&kind, ""));
         let (kind, subresource) = (kind.to_owned(), subresource.to_owned());
-        Interest { group, version, kind, subresource, operation, mutates, lenient }
+        Interest { group, version, kind, subresource, operation, mutates, namespaced: false, lenient }
     }
 
     fn names(rules: &[Value]) -> Vec<String> {
@@ -349,6 +340,12 @@ mod tests {
             names(&of("autoscaling/v1/Scale.scale").validating.strict),
             ["v1 deployments/scale [\"CREATE\"]"]
         );
+        // What a tenant names brings nobody else's objects to another version.
+        let tenant =
+            Interest { namespaced: true, ..interest("example.org/v1beta1/Widget", "CREATE", false, true) };
+        let rules = kinds().rules(&[interest("Widget", "CREATE", false, false), tenant].into());
+        assert_eq!(names(&rules.validating.strict), ["v1 widgets [\"CREATE\"]"]);
+        assert_eq!(names(&rules.validating.lenient), Vec::<String>::new());
         let connections = kinds().rules(
             &[interest("Pod.*", "CONNECT", false, false), interest("Pod.*", "CREATE", false, false)].into(),
         );

@@ -28,6 +28,8 @@ pub struct Interest {
     pub operation: &'static str,
     /// Whether it is the object that may be changed, or the answer.
     pub mutates: bool,
+    /// Whether it is a Policy's, of one namespace: it has no say in which version of a kind all others see.
+    pub namespaced: bool,
     /// Whether no rule would deny the request where nobody can answer: its policies audit, or say
     /// `failurePolicy: Ignore`.
     pub lenient: bool,
@@ -74,6 +76,7 @@ impl Engine {
                     subresource: String::new(),
                     operation,
                     mutates: false,
+                    namespaced: false,
                     lenient: true,
                 });
             }
@@ -117,7 +120,17 @@ impl Engine {
             };
             for operation in wanted {
                 let KindPattern { group, version, kind, subresource } = kind.clone();
-                found.insert(Interest { group, version, kind, subresource, operation, mutates, lenient });
+                let namespaced = policy.namespace.is_some();
+                found.insert(Interest {
+                    group,
+                    version,
+                    kind,
+                    subresource,
+                    operation,
+                    mutates,
+                    namespaced,
+                    lenient,
+                });
             }
         }
     }

@@ -325,7 +325,7 @@ fn what_rules_speak_of_is_what_the_api_server_is_to_ask_about() {
     let interests = |policy: &str, site: &str| -> Vec<String> {
         let found = engine(&[policy], site).interests();
         let shown = |interest: Interest| {
-            let Interest { group, version, kind, subresource, operation, mutates, lenient } = interest;
+            let Interest { group, version, kind, subresource, operation, mutates, lenient, .. } = interest;
             let phase = if mutates { "mutate" } else { "validate" };
             let lenient = if lenient { " lenient" } else { "" };
             format!("{group}/{version}/{kind}/{subresource} {operation} {phase}{lenient}")
