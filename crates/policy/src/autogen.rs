@@ -7,11 +7,11 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
+use crate::selector::blocks;
+use crate::template_pod::TEMPLATES;
+
 /// The annotation that says for which controllers rules are written.
 pub(crate) const ANNOTATION: &str = "pod-policies.kyverno.io/autogen-controllers";
-/// What has a pod's template under `spec.template`.
-const CONTROLLERS: [&str; 6] =
-    ["DaemonSet", "Deployment", "Job", "ReplicaSet", "ReplicationController", "StatefulSet"];
 const CRON_JOB: &str = "CronJob";
 /// The longest name of a rule.
 const MAX_NAME: usize = 63;
@@ -48,7 +48,7 @@ pub(crate) fn covered(document: &Value) -> BTreeSet<&'static str> {
 
 /// The controllers that rules are written for: none, if any rule is one that cannot be.
 fn controllers(document: &Value, rules: &[Value]) -> BTreeSet<&'static str> {
-    let all = || CONTROLLERS.into_iter().chain([CRON_JOB]);
+    let all = || TEMPLATES.into_iter().map(|(_, kind, _)| kind);
     let wanted: BTreeSet<&str> = match document["metadata"]["annotations"][ANNOTATION].as_str() {
         None | Some("all") => all().collect(),
         Some(list) => {
@@ -76,18 +76,12 @@ fn stands_alone(rule: &Value) -> bool {
         || loops.into_iter().any(json_patch)
         || ["match", "exclude"]
             .iter()
-            .any(|part| blocks(&rule[*part]).into_iter().any(|block| named(block) || mixed(block)))
-}
-
-/// The blocks of `match` or `exclude`, in all three forms.
-fn blocks(value: &Value) -> Vec<&Value> {
-    let list = |name: &str| value[name].as_array().into_iter().flatten();
-    let plain = (!value["resources"].is_null()).then_some(value);
-    list("any").chain(list("all")).chain(plain).collect()
+            .any(|part| blocks(&rule[*part], part).into_iter().any(|(block, _)| named(block) || mixed(block)))
 }
 
 pub(crate) fn kinds<'a>(rule: &'a Value, part: &str) -> BTreeSet<&'a str> {
-    let kinds = blocks(&rule[part]).into_iter().filter_map(|block| block["resources"]["kinds"].as_array());
+    let kinds =
+        blocks(&rule[part], part).into_iter().filter_map(|(block, _)| block["resources"]["kinds"].as_array());
     kinds.flatten().filter_map(Value::as_str).collect()
 }
 
@@ -213,7 +207,8 @@ mod tests {
         assert_eq!(made.iter().map(|(_, index)| *index).collect::<Vec<_>>(), [0, 0, 0]);
         let (plain, cron) = (&made[1].0, &made[2].0);
         assert_eq!((&plain["name"], &cron["name"]), (&json!("autogen-r"), &json!("autogen-cronjob-r")));
-        assert_eq!(plain["match"]["any"][0]["resources"]["kinds"], json!(CONTROLLERS));
+        let kinds = ["DaemonSet", "Deployment", "Job", "ReplicaSet", "ReplicationController", "StatefulSet"];
+        assert_eq!(plain["match"]["any"][0]["resources"]["kinds"], json!(kinds));
         assert_eq!(cron["match"]["any"][0]["resources"]["kinds"], json!(["CronJob"]));
         assert_eq!(
             plain["preconditions"]["all"][0]["key"],

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::anchor::{Anchor, Kind};
+use crate::selector::blocks;
 use crate::template_pod::TEMPLATES;
 use crate::{Exception, Keys, Policy, autogen, load};
 
@@ -288,20 +289,6 @@ impl Notes<'_> {
             }
         }
     }
-}
-
-/// The blocks of `match` or `exclude` in all three forms, each with its path.
-fn blocks<'a>(value: &'a Value, path: &str) -> Vec<(&'a Value, String)> {
-    let mut found = Vec::new();
-    for list in ["any", "all"] {
-        for (index, block) in value[list].as_array().into_iter().flatten().enumerate() {
-            found.push((block, format!("{path}.{list}[{index}]")));
-        }
-    }
-    if !value["resources"].is_null() {
-        found.push((value, path.to_owned()));
-    }
-    found
 }
 
 /// Whether a patch writes an `image` anywhere.

@@ -371,3 +371,17 @@ impl LabelSelector {
         self.labels.iter().all(|wanted| has(labels, wanted)) && self.expressions.iter().all(holds)
     }
 }
+
+/// The blocks of `match` or `exclude` in all three forms, each with its path.
+pub(crate) fn blocks<'a>(value: &'a Value, path: &str) -> Vec<(&'a Value, String)> {
+    let mut found = Vec::new();
+    for list in ["any", "all"] {
+        for (index, block) in value[list].as_array().into_iter().flatten().enumerate() {
+            found.push((block, format!("{path}.{list}[{index}]")));
+        }
+    }
+    if !value["resources"].is_null() {
+        found.push((value, path.to_owned()));
+    }
+    found
+}

@@ -1,37 +1,16 @@
 //! Pods that try to get by, each test named after the attack of `docs/attacks.md`.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+mod common;
 
-use countersign_policy::{Engine, Evaluation, Fact, Facts, Keys, Outcome, Phase, Review, load};
+use std::collections::BTreeSet;
+
+use countersign_policy::{Engine, Evaluation, Fact, Facts, Outcome, Phase, Review};
 use countersign_reference::{Digest, Reference};
-use countersign_signature::sign::{Scheme, Signer};
-use countersign_site::Site;
-use countersign_verdict::{Code, Format, Outcome as Found, Proof, Tier, Verdict};
+use countersign_verdict::{Code, Outcome as Found, Tier, Verdict};
 use serde_json::{Value, json};
 
-const PREPEND: &str = include_str!("../../../policies/prepend-registry.yaml");
-const CHECK: &str = include_str!("../../../policies/check-image.yaml");
-
-fn digest() -> Digest {
-    Digest::sha256_of(b"an image")
-}
-
-/// The shipped policies, or these, in a Site with these lines.
-fn engine(policies: &[&str], site: &str) -> Engine {
-    let text = format!(
-        "apiVersion: countersign.dev/v1alpha1\nkind: Site\nspec:\n  \
-         registry: {{ name: registry.local, endpoints: [{{ name: a, url: 'http://127.0.0.1:5000' }}] }}\n  \
-         bootstrapNamespaces: [kube-system]\n{site}"
-    );
-    let key = Signer::generate(Scheme::EcdsaP256).unwrap().public_pem();
-    let keys = Keys::of_site([("vendor".to_owned(), key)]);
-    let documents = policies.iter().flat_map(|text| countersign_yaml::documents(text).unwrap());
-    let policies: Vec<_> = documents.filter_map(|document| load(&document, &keys)).collect();
-    assert!(policies.iter().all(|policy| policy.refusals.is_empty()));
-    Engine::new(policies, Arc::new(Site::parse(&text).unwrap()))
-}
+use common::{CHECK, PREPEND, digest, engine, verified_image};
 
 fn review(operation: &str, namespace: &str, object: &Value, old: Option<&Value>) -> Review {
     Review::of(json!({ "uid": "1", "operation": operation, "namespace": namespace, "kind": { "kind": "Pod" },
@@ -42,22 +21,9 @@ fn verdict(image: &Reference, outcome: Found) -> Verdict {
     Verdict::because(image.clone(), outcome, Code::NoSignature, "by hand")
 }
 
-fn verified(image: &Reference) -> Verdict {
-    let proof = Proof {
-        digest: image.digest().cloned().unwrap_or_else(digest),
-        keys: vec![],
-        format: Format::CosignSig,
-        source: "test".to_owned(),
-        name: None,
-        index: None,
-        stale_since: None,
-    };
-    Verdict { digest: Some(proof.digest.clone()), ..verdict(image, Found::Verified(proof)) }
-}
-
 /// Unsigned if the name says so.
 fn by_name(image: &Reference) -> Verdict {
-    if image.path().contains("unsigned") { verdict(image, Found::Unsigned) } else { verified(image) }
+    if image.path().contains("unsigned") { verdict(image, Found::Unsigned) } else { verified_image(image) }
 }
 
 /// The answer to a review, and the images that were asked about on the way.
@@ -237,7 +203,7 @@ fn t_24_a_mutation_that_failed_admits_no_tag() {
     assert!(outcome.denials.concat().contains("Undecided"));
     // Its no was lost, as that of a webhook that fails or is not asked: the other side has the pod as
     // it was written, and says no whatever the registry does by then.
-    for answer in [&undecided as &dyn Fn(&Reference) -> Verdict, &verified, &by_name] {
+    for answer in [&undecided as &dyn Fn(&Reference) -> Verdict, &verified_image, &by_name] {
         let (outcome, _) = run(&engine, &create, Phase::Validate, answer);
         assert_eq!(outcome.denials.len(), 4, "{:?}", outcome.denials);
         assert!(
@@ -249,7 +215,8 @@ fn t_24_a_mutation_that_failed_admits_no_tag() {
     // Where the policy admits what cannot be decided, what can be is still held against the pod.
     let lenient = CHECK.replace("failurePolicy: Fail", "failurePolicy: Ignore");
     let lenient = self::engine(&[PREPEND, &lenient], "");
-    for (answer, denied) in [(&undecided as &dyn Fn(&Reference) -> Verdict, 0), (&verified, 4), (&by_name, 4)]
+    for (answer, denied) in
+        [(&undecided as &dyn Fn(&Reference) -> Verdict, 0), (&verified_image, 4), (&by_name, 4)]
     {
         let (outcome, _) = run(&lenient, &create, Phase::Validate, answer);
         assert_eq!(outcome.denials.len(), denied, "{:?}", outcome.denials);

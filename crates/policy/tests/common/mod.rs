@@ -1,10 +1,15 @@
 //! The engine with facts by hand, for the tests of this crate.
 #![allow(dead_code, reason = "no test needs all of it")]
+#![allow(
+    clippy::needless_pass_by_value,
+    clippy::unnecessary_wraps,
+    reason = "reads better where it is called"
+)]
 
 use std::sync::Arc;
 
 use countersign_policy::{Engine, Evaluation, Fact, Facts, Keys, Outcome, Phase, Policy, Review, Want, load};
-use countersign_reference::Digest;
+use countersign_reference::{Digest, Reference};
 use countersign_signature::sign::{Scheme, Signer};
 use countersign_site::Site;
 use countersign_verdict::{Code, Format, Outcome as Found, Proof, Question, Tier, Verdict};
@@ -60,8 +65,12 @@ pub(crate) fn question(want: &Want) -> &Question {
 }
 
 pub(crate) fn verified(want: &Want) -> Verdict {
+    verified_image(&question(want).image)
+}
+
+pub(crate) fn verified_image(image: &Reference) -> Verdict {
     let proof = Proof {
-        digest: question(want).image.digest().cloned().unwrap_or_else(digest),
+        digest: image.digest().cloned().unwrap_or_else(digest),
         keys: vec![],
         format: Format::CosignSig,
         source: "test".to_owned(),
@@ -70,7 +79,7 @@ pub(crate) fn verified(want: &Want) -> Verdict {
         stale_since: None,
     };
     Verdict {
-        image: question(want).image.clone(),
+        image: image.clone(),
         digest: Some(proof.digest.clone()),
         outcome: Found::Verified(proof),
         endpoint: None,
